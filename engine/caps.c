@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT
+// Capability MSRs: the processor's, L1's, and what L0 cannot do without.
+#include "engine.h"
+#include "field.h"
+
+static uint64_t caps_msr(const struct nvmx_caps *caps, uint32_t msr)
+{
+    return caps->msr[msr - CAPS_MSR_FIRST];
+}
+
+void nvmx_caps_read(struct hw_cpu *cpu, struct nvmx_caps *hardware)
+{
+    for (unsigned i = 0; i < CAPS_MSR_COUNT; i++)
+        if (!hw_rdmsr(cpu, CAPS_MSR_FIRST + i, &hardware->msr[i]))
+            hardware->msr[i] = 0;
+}
+
+#define BASIC_TRUE_CONTROLS (1ull << 55)
+
+// Where the word's capability MSR is: plain and TRUE. Secondary controls have one only.
+static uint64_t caps_control(const struct nvmx_caps *caps, enum caps_word word, bool want_true)
+{
+    static const uint16_t plain[] = {MSR_IA32_VMX_PINBASED_CTLS, MSR_IA32_VMX_PROCBASED_CTLS,
+                                     MSR_IA32_VMX_PROCBASED_CTLS2, MSR_IA32_VMX_EXIT_CTLS,
+                                     MSR_IA32_VMX_ENTRY_CTLS};
+    static const uint16_t with_true[] = {MSR_IA32_VMX_TRUE_PINBASED_CTLS, MSR_IA32_VMX_TRUE_PROCBASED_CTLS,
+                                         MSR_IA32_VMX_PROCBASED_CTLS2, MSR_IA32_VMX_TRUE_EXIT_CTLS,
+                                         MSR_IA32_VMX_TRUE_ENTRY_CTLS};
+    bool has_true = (caps_msr(caps, MSR_IA32_VMX_BASIC) & BASIC_TRUE_CONTROLS) != 0;
+    return caps_msr(caps, has_true && want_true ? with_true[word] : plain[word]);
+}
+
+uint32_t nvmx_caps_allowed1(const struct nvmx_caps *caps, enum caps_word word)
+{
+    return (uint32_t)(caps_control(caps, word, true) >> 32);
+}
+
+uint32_t nvmx_caps_allowed0(const struct nvmx_caps *caps, enum caps_word word)
+{
+    return (uint32_t)caps_control(caps, word, true);
+}
+
+// The controls that the engine virtualizes. A control's row in docs/controls.md says how.
+static const uint32_t virtualized[CAPS_WORD_COUNT] = {
+    [CAPS_PIN] = PIN_EXTERNAL_INTERRUPT_EXITING | PIN_NMI_EXITING | PIN_VIRTUAL_NMIS | PIN_PREEMPTION_TIMER,
+    [CAPS_PRIMARY] = ~0u,
+    [CAPS_SECONDARY] = SECONDARY_VIRTUALIZE_APIC_ACCESSES | SECONDARY_ENABLE_EPT |
+                       SECONDARY_DESCRIPTOR_TABLE_EXITING | SECONDARY_ENABLE_RDTSCP |
+                       SECONDARY_VIRTUALIZE_X2APIC_MODE | SECONDARY_ENABLE_VPID | SECONDARY_WBINVD_EXITING |
+                       SECONDARY_UNRESTRICTED_GUEST | SECONDARY_APIC_REGISTER_VIRTUALIZATION |
+                       SECONDARY_VIRTUAL_INTERRUPT_DELIVERY | SECONDARY_PAUSE_LOOP_EXITING |
+                       SECONDARY_RDRAND_EXITING | SECONDARY_ENABLE_INVPCID | SECONDARY_RDSEED_EXITING |
+                       SECONDARY_ENABLE_XSAVES | SECONDARY_USE_TSC_SCALING,
+    [CAPS_EXIT] = EXIT_SAVE_DEBUG_CONTROLS | EXIT_HOST_ADDRESS_SPACE_SIZE |
+                  EXIT_ACKNOWLEDGE_INTERRUPT_ON_EXIT | EXIT_SAVE_PAT | EXIT_LOAD_PAT | EXIT_SAVE_EFER |
+                  EXIT_LOAD_EFER | EXIT_SAVE_PREEMPTION_TIMER,
+    [CAPS_ENTRY] = ENTRY_LOAD_DEBUG_CONTROLS | ENTRY_IA32E_MODE_GUEST | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER,
+};
+
+static void caps_offer_controls(struct nvmx_caps *offered, uint32_t msr, uint32_t allowed1)
+{
+    uint64_t *value = &offered->msr[msr - CAPS_MSR_FIRST];
+    uint32_t must = (uint32_t)*value;
+    *value = (uint64_t)((*value >> 32) & (allowed1 | must)) << 32 | must;
+}
+
+// Highest index of a field that L1 has, in bits 9:1 (VMCS Enumeration).
+static uint64_t caps_vmcs_enum(const struct nvmx_caps *offered)
+{
+    struct field_set existing = field_set_existing(offered);
+    uint32_t highest = 0;
+    FIELD_SET_FOR_EACH(field, existing)
+    {
+        uint32_t index = vmcs_encoding_index(field_table[field].encoding);
+        highest = index > highest ? index : highest;
+    }
+    return (uint64_t)highest << 1;
+}
+
+void nvmx_caps_offer(const struct nvmx_caps *hardware, struct nvmx_caps *offered)
+{
+    *offered = *hardware;
+    uint64_t basic = caps_msr(hardware, MSR_IA32_VMX_BASIC);
+    // Our revision and a region of one page, write-back; bit 48 (32-bit addresses) stays 0. Bits 54 (INS/OUTS
+    // information) and 55 (TRUE MSRs) are the processor's.
+    offered->msr[0] = VMCS12_REVISION | PAGE_SIZE << 32 | 6ull << 50 | (basic & (3ull << 54));
+    caps_offer_controls(offered, MSR_IA32_VMX_PINBASED_CTLS, virtualized[CAPS_PIN]);
+    caps_offer_controls(offered, MSR_IA32_VMX_PROCBASED_CTLS, virtualized[CAPS_PRIMARY]);
+    caps_offer_controls(offered, MSR_IA32_VMX_PROCBASED_CTLS2, virtualized[CAPS_SECONDARY]);
+    caps_offer_controls(offered, MSR_IA32_VMX_EXIT_CTLS, virtualized[CAPS_EXIT]);
+    caps_offer_controls(offered, MSR_IA32_VMX_ENTRY_CTLS, virtualized[CAPS_ENTRY]);
+    caps_offer_controls(offered, MSR_IA32_VMX_TRUE_PINBASED_CTLS, virtualized[CAPS_PIN]);
+    caps_offer_controls(offered, MSR_IA32_VMX_TRUE_PROCBASED_CTLS, virtualized[CAPS_PRIMARY]);
+    caps_offer_controls(offered, MSR_IA32_VMX_TRUE_EXIT_CTLS, virtualized[CAPS_EXIT]);
+    caps_offer_controls(offered, MSR_IA32_VMX_TRUE_ENTRY_CTLS, virtualized[CAPS_ENTRY]);
+
+    // Preemption-timer rate, LMA stored, activity states, CR3 targets, MSR-list maximum, VMWRITE to any
+    // field, injection with length 0. Not: processor trace, dual-monitor treatment.
+    offered->msr[MSR_IA32_VMX_MISC - CAPS_MSR_FIRST] =
+        caps_msr(hardware, MSR_IA32_VMX_MISC) & (0x1ffull | 0x1ffull << MISC_CR3_TARGET_SHIFT | 7ull << 25 |
+                                                 MISC_VMWRITE_ANY_FIELD | MISC_INJECT_LENGTH_0);
+    uint32_t secondary = nvmx_caps_allowed1(offered, CAPS_SECONDARY);
+    uint64_t ept = EPT_CAP_EXECUTE_ONLY | EPT_CAP_WALK_LENGTH_4 | EPT_CAP_MEMORY_TYPE_UC |
+                   EPT_CAP_MEMORY_TYPE_WB | EPT_CAP_PAGE_2M | EPT_CAP_PAGE_1G | EPT_CAP_INVEPT |
+                   EPT_CAP_INVEPT_SINGLE | EPT_CAP_INVEPT_ALL;
+    uint64_t vpid =
+        VPID_CAP_INVVPID | VPID_CAP_INDIVIDUAL | VPID_CAP_SINGLE | VPID_CAP_ALL | VPID_CAP_SINGLE_RETAINING;
+    offered->msr[MSR_IA32_VMX_EPT_VPID_CAP - CAPS_MSR_FIRST] &=
+        ((secondary & SECONDARY_ENABLE_EPT) ? ept : 0) | ((secondary & SECONDARY_ENABLE_VPID) ? vpid : 0);
+    offered->msr[MSR_IA32_VMX_VMFUNC - CAPS_MSR_FIRST] = 0;
+    offered->msr[MSR_IA32_VMX_VMCS_ENUM - CAPS_MSR_FIRST] = caps_vmcs_enum(offered);
+}
+
+const char *nvmx_caps_missing_for_l0(const struct nvmx_caps *hardware)
+{
+    static const struct {
+        enum caps_word word;
+        uint32_t bit;
+        const char *name;
+    } needed[] = {
+        {CAPS_PRIMARY, PRIMARY_ACTIVATE_SECONDARY, "activate secondary controls"},
+        {CAPS_PRIMARY, PRIMARY_USE_MSR_BITMAPS, "use MSR bitmaps"},
+        {CAPS_PRIMARY, PRIMARY_USE_IO_BITMAPS, "use I/O bitmaps"},
+        {CAPS_SECONDARY, SECONDARY_ENABLE_EPT, "enable EPT"},
+        {CAPS_SECONDARY, SECONDARY_UNRESTRICTED_GUEST, "unrestricted guest"},
+        {CAPS_EXIT, EXIT_HOST_ADDRESS_SPACE_SIZE, "host address-space size"},
+        {CAPS_EXIT, EXIT_SAVE_PAT, "save IA32_PAT"},
+        {CAPS_EXIT, EXIT_LOAD_PAT, "load IA32_PAT (VM exit)"},
+        {CAPS_EXIT, EXIT_SAVE_EFER, "save IA32_EFER"},
+        {CAPS_EXIT, EXIT_LOAD_EFER, "load IA32_EFER (VM exit)"},
+        {CAPS_ENTRY, ENTRY_IA32E_MODE_GUEST, "IA-32e mode guest"},
+        {CAPS_ENTRY, ENTRY_LOAD_PAT, "load IA32_PAT (VM entry)"},
+        {CAPS_ENTRY, ENTRY_LOAD_EFER, "load IA32_EFER (VM entry)"},
+    };
+    static const struct {
+        uint64_t bit;
+        const char *name;
+    } needed_ept[] = {
+        {EPT_CAP_WALK_LENGTH_4, "EPT page-walk length 4"},
+        {EPT_CAP_MEMORY_TYPE_WB, "write-back EPT paging structures"},
+        {EPT_CAP_PAGE_2M, "2-MByte EPT pages"},
+        {EPT_CAP_INVEPT, "INVEPT"},
+        {EPT_CAP_INVEPT_SINGLE, "single-context INVEPT"},
+    };
+    uint64_t ept = caps_msr(hardware, MSR_IA32_VMX_EPT_VPID_CAP);
+    for (unsigned i = 0; i < sizeof needed / sizeof needed[0]; i++)
+        if ((nvmx_caps_allowed1(hardware, needed[i].word) & needed[i].bit) == 0)
+            return needed[i].name;
+    for (unsigned i = 0; i < sizeof needed_ept / sizeof needed_ept[0]; i++)
+        if ((ept & needed_ept[i].bit) == 0)
+            return needed_ept[i].name;
+    return NULL;
+}
+
+enum nvmx_msr_result nvmx_rdmsr(struct nvmx_vcpu *vcpu, uint32_t msr, uint64_t *value)
+{
+    if (msr == MSR_IA32_FEATURE_CONTROL) {
+        *value = vcpu->config.feature_control;
+        return NVMX_MSR_OK;
+    }
+    if (msr < CAPS_MSR_FIRST || msr >= CAPS_MSR_FIRST + CAPS_MSR_COUNT)
+        return NVMX_MSR_NOT_MINE;
+    const struct nvmx_caps *offered = vcpu->config.offered;
+    bool has_true = (offered->msr[0] & BASIC_TRUE_CONTROLS) != 0;
+    uint32_t secondary = nvmx_caps_allowed1(offered, CAPS_SECONDARY);
+    if ((msr == MSR_IA32_VMX_PROCBASED_CTLS2 && secondary == 0) ||
+        (msr == MSR_IA32_VMX_EPT_VPID_CAP &&
+         (secondary & (SECONDARY_ENABLE_EPT | SECONDARY_ENABLE_VPID)) == 0) ||
+        (msr >= MSR_IA32_VMX_TRUE_PINBASED_CTLS && msr <= MSR_IA32_VMX_TRUE_ENTRY_CTLS && !has_true) ||
+        (msr == MSR_IA32_VMX_VMFUNC && (secondary & SECONDARY_ENABLE_VMFUNC) == 0))
+        return NVMX_MSR_GP;
+    *value = caps_msr(offered, msr);
+    return NVMX_MSR_OK;
+}
+
+enum nvmx_msr_result nvmx_wrmsr(struct nvmx_vcpu *vcpu, uint32_t msr, uint64_t value)
+{
+    if (msr >= CAPS_MSR_FIRST && msr < CAPS_MSR_FIRST + CAPS_MSR_COUNT)
+        return NVMX_MSR_GP;
+    if (msr != MSR_IA32_FEATURE_CONTROL)
+        return NVMX_MSR_NOT_MINE;
+    uint64_t *control = &vcpu->config.feature_control;
+    if ((*control & FEATURE_CONTROL_LOCKED) != 0 ||
+        (value & ~(FEATURE_CONTROL_LOCKED | FEATURE_CONTROL_VMX_OUTSIDE_SMX)) != 0)
+        return NVMX_MSR_GP;
+    *control = value;
+    return NVMX_MSR_OK;
+}

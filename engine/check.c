@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT
+// The VM-entry checks: checks.def and the vocabulary that its rows are written in.
+// Manual: VM Entries (Checks on VMX Controls and Host-State Area; Checking and Loading Guest State).
+#include "engine.h"
+
+struct check_context {
+    struct nvmx_vcpu *vcpu;
+    const uint64_t *field; // vmcs12's
+    const struct nvmx_caps *offered;
+    uint64_t misc, cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1;
+    uint64_t physical_width;
+    uint32_t secondary; // 0 unless activated
+    uint32_t allowed1_primary;
+    bool l1_long_mode;
+};
+
+#define V(name)            (c->field[F_##name])
+#define PIN(control)       ((V(PIN_BASED_CONTROLS) & PIN_##control) != 0)
+#define PRIMARY(control)   ((V(PRIMARY_CONTROLS) & PRIMARY_##control) != 0)
+#define SECONDARY(control) ((c->secondary & SECONDARY_##control) != 0)
+#define EXIT(control)      ((V(VM_EXIT_CONTROLS) & EXIT_##control) != 0)
+#define ENTRY(control)     ((V(VM_ENTRY_CONTROLS) & ENTRY_##control) != 0)
+#define INJECT_INFO        ((uint32_t)V(VM_ENTRY_INTERRUPTION_INFO))
+#define INJECT             ((INJECT_INFO & INTERRUPTION_VALID) != 0)
+#define INJECT_TYPE        event_type(INJECT_INFO)
+#define INJECT_VECTOR      (INJECT_INFO & INTERRUPTION_VECTOR_MASK)
+#define INJECTS(type)      (INJECT && INJECT_TYPE == EVENT_##type)
+#define VM86               ((V(GUEST_RFLAGS) & RFLAGS_VM) != 0)
+#define AR(segment)        (V(GUEST_##segment##_ACCESS_RIGHTS))
+#define TYPE(segment)      (AR(segment) & SEGMENT_TYPE_MASK)
+#define DPL(segment)       (AR(segment) >> SEGMENT_DPL_SHIFT & 3)
+#define USABLE(segment)    ((AR(segment) & SEGMENT_UNUSABLE) == 0)
+#define SEGMENT_RESERVED   0xfffe0f00ull
+#define RFLAGS_RESERVED    0xffffffffffc08028ull
+#define EFER_KNOWN         (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
+#define DEBUGCTL_KNOWN     0xffc3ull // the bits that IA32_DEBUGCTL defines
+#define DEBUGCTL_BTF       (1ull << 1)
+#define PENDING_DEBUG_BS   (1ull << 14)
+
+static bool allowed(const struct check_context *c, enum caps_word word, uint64_t value)
+{
+    return (value & ~(uint64_t)nvmx_caps_allowed1(c->offered, word)) == 0 &&
+           (~value & nvmx_caps_allowed0(c->offered, word)) == 0;
+}
+
+static bool within(const struct check_context *c, uint64_t address)
+{
+    return address >> c->physical_width == 0;
+}
+
+static bool page(const struct check_context *c, uint64_t address)
+{
+    return (address & (PAGE_SIZE - 1)) == 0 && within(c, address);
+}
+
+static bool msr_area(const struct check_context *c, uint64_t address, uint64_t count)
+{
+    return count == 0 || ((address & 15) == 0 && within(c, address) && count <= UINT32_MAX &&
+                          within(c, address + count * 16 - 1));
+}
+
+static bool canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
+static bool fixed(uint64_t value, uint64_t fixed0, uint64_t fixed1)
+{
+    return (value & fixed0) == fixed0 && (value & ~fixed1) == 0;
+}
+
+static bool pat(uint64_t value)
+{
+    for (unsigned i = 0; i < 8; i++) {
+        uint8_t type = (uint8_t)(value >> (8 * i));
+        if (type > 7 || type == 2 || type == 3)
+            return false;
+    }
+    return true;
+}
+
+static bool granularity(uint64_t limit, uint64_t access_rights)
+{
+    bool g = (access_rights & SEGMENT_G) != 0;
+    return g ? (limit & 0xfff) == 0xfff : (limit & 0xfff00000) == 0;
+}
+
+static bool tpr_threshold_above_vtpr(const struct check_context *c)
+{
+    uint8_t vtpr;
+    l1pa_t at = l1pa(V(VIRTUAL_APIC_ADDRESS) + 0x80);
+    if (!port_l1_read(c->vcpu, at, &vtpr, sizeof vtpr))
+        vtpr = 0xff;
+    return (V(TPR_THRESHOLD) & 0xf) > (vtpr >> 4);
+}
+
+static bool inject_has_error_code(const struct check_context *c)
+{
+    static const uint32_t vectors = 1u << VECTOR_DF | 1u << VECTOR_TS | 1u << VECTOR_NP | 1u << VECTOR_SS |
+                                    1u << VECTOR_GP | 1u << VECTOR_PF | 1u << VECTOR_AC;
+    bool protected_mode = !SECONDARY(UNRESTRICTED_GUEST) || (V(GUEST_CR0) & CR0_PE) != 0;
+    return protected_mode && INJECT_TYPE == EVENT_HARDWARE_EXCEPTION && INJECT_VECTOR < 32 &&
+           (vectors >> INJECT_VECTOR & 1) != 0;
+}
+
+static bool inject_is_software(const struct check_context *c)
+{
+    uint32_t type = INJECT_TYPE;
+    return type == EVENT_SOFTWARE_INTERRUPT || type == EVENT_PRIVILEGED_SOFTWARE ||
+           type == EVENT_SOFTWARE_EXCEPTION;
+}
+
+static bool activity_accepts_injection(const struct check_context *c)
+{
+    uint32_t type = INJECT_TYPE, vector = INJECT_VECTOR;
+    switch (V(GUEST_ACTIVITY_STATE)) {
+    case ACTIVITY_ACTIVE:
+        return true;
+    case ACTIVITY_HLT:
+        return type == EVENT_EXTERNAL_INTERRUPT || type == EVENT_NMI ||
+               (type == EVENT_HARDWARE_EXCEPTION && (vector == VECTOR_DB || vector == 18)) ||
+               (type == EVENT_OTHER && vector == 0);
+    case ACTIVITY_SHUTDOWN:
+        return type == EVENT_NMI || (type == EVENT_HARDWARE_EXCEPTION && vector == 18);
+    default:
+        return false;
+    }
+}
+
+static bool pending_debug_wrong(const struct check_context *c)
+{
+    bool blocked = (V(GUEST_INTERRUPTIBILITY) & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)) != 0 ||
+                   V(GUEST_ACTIVITY_STATE) == ACTIVITY_HLT;
+    if (!blocked)
+        return false;
+    bool bs = (V(GUEST_PENDING_DEBUG_EXCEPTIONS) & PENDING_DEBUG_BS) != 0;
+    bool single_step = (V(GUEST_RFLAGS) & RFLAGS_TF) != 0 && (V(GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF) == 0;
+    return bs != single_step;
+}
+
+static bool link_pointer(const struct check_context *c)
+{
+    uint64_t pointer = V(VMCS_LINK_POINTER);
+    if (pointer == ~0ull)
+        return true;
+    uint32_t revision; // with the shadow indicator, which must be 0 without VMCS shadowing
+    return page(c, pointer) && port_l1_read(c->vcpu, l1pa(pointer), &revision, sizeof revision) &&
+           revision == VMCS12_REVISION;
+}
+
+// L2 with EPT and PAE paging brings its PDPTEs along; without EPT they are in L1's memory at CR3.
+static bool pdpte_reserved(const struct check_context *c)
+{
+    if ((V(GUEST_CR0) & CR0_PG) == 0 || (V(GUEST_CR4) & CR4_PAE) == 0 || ENTRY(IA32E_MODE_GUEST))
+        return false;
+    uint64_t pdpte[4] = {V(GUEST_PDPTE0), V(GUEST_PDPTE1), V(GUEST_PDPTE2), V(GUEST_PDPTE3)};
+    if (!SECONDARY(ENABLE_EPT) &&
+        !port_l1_read(c->vcpu, l1pa(V(GUEST_CR3) & 0xffffffe0), pdpte, sizeof pdpte))
+        return true;
+    for (unsigned i = 0; i < 4; i++)
+        if ((pdpte[i] & 1) != 0 && ((pdpte[i] & 0x1e6) != 0 || pdpte[i] >> c->physical_width != 0))
+            return true;
+    return false;
+}
+
+bool check_eptp_is_valid(const struct nvmx_vcpu *vcpu, uint64_t eptp12)
+{
+    uint64_t caps = vcpu->config.offered->msr[MSR_IA32_VMX_EPT_VPID_CAP - CAPS_MSR_FIRST];
+    uint64_t type = eptp12 & 7, walk_length_minus_1 = (eptp12 >> 3) & 7;
+    bool type_ok = (type == 0 && (caps & EPT_CAP_MEMORY_TYPE_UC) != 0) ||
+                   (type == 6 && (caps & EPT_CAP_MEMORY_TYPE_WB) != 0);
+    uint64_t reserved = 0xf80 | ((caps & EPT_CAP_ACCESSED_DIRTY) == 0 ? 1ull << 6 : 0);
+    return type_ok && walk_length_minus_1 == 3 && (caps & EPT_CAP_WALK_LENGTH_4) != 0 &&
+           (eptp12 & reserved) == 0 && eptp12 >> vcpu->config.l1_physical_address_width == 0;
+}
+
+enum check_row {
+#define CHECK(id, stage, field, qualification, section, message, broken) ROW_##id,
+#include <nvmx/checks.def>
+#undef CHECK
+    ROW_COUNT
+};
+
+static const struct {
+    const char *text;
+    uint16_t field;
+    uint8_t qualification;
+} rows[ROW_COUNT] = {
+#define CHECK(id, stage, field, qualification, section, message, broken)                                     \
+    [ROW_##id] = {#id ": " #field " " message " (" section ")", F_##field, qualification},
+#include <nvmx/checks.def>
+#undef CHECK
+};
+
+static struct check_context context_make(struct nvmx_vcpu *vcpu)
+{
+    const struct nvmx_caps *offered = vcpu->config.offered;
+    const uint64_t *msr = offered->msr;
+    return (struct check_context){
+        .vcpu = vcpu,
+        .field = vcpu->vmcs12.field,
+        .offered = offered,
+        .misc = msr[MSR_IA32_VMX_MISC - CAPS_MSR_FIRST],
+        .cr0_fixed0 = msr[MSR_IA32_VMX_CR0_FIXED0 - CAPS_MSR_FIRST],
+        .cr0_fixed1 = msr[MSR_IA32_VMX_CR0_FIXED1 - CAPS_MSR_FIRST],
+        .cr4_fixed0 = msr[MSR_IA32_VMX_CR4_FIXED0 - CAPS_MSR_FIRST],
+        .cr4_fixed1 = msr[MSR_IA32_VMX_CR4_FIXED1 - CAPS_MSR_FIRST],
+        .physical_width = vcpu->config.l1_physical_address_width,
+        .secondary = vmcs12_secondary(vcpu),
+        .allowed1_primary = nvmx_caps_allowed1(offered, CAPS_PRIMARY),
+        .l1_long_mode = (vmcs_read(vcpu, F_GUEST_IA32_EFER) & EFER_LMA) != 0,
+    };
+}
+
+static int row_is_broken(const struct check_context *c, int first, enum check_row row)
+{
+    port_log(c->vcpu, rows[row].text, c->field[rows[row].field], c->vcpu->vmcs12_pointer.value);
+    return first < 0 ? (int)row : first;
+}
+
+// Inlined with a constant stage, so that each call holds its own stage's rows only.
+static inline __attribute__((always_inline)) int rows_check(const struct check_context *c,
+                                                            enum check_stage in_stage)
+{
+    int first = -1;
+#define CHECK(id, stage, field, qualification, section, message, broken)                                     \
+    if (STAGE_##stage == in_stage && (broken))                                                               \
+        first = row_is_broken(c, first, ROW_##id);
+#include <nvmx/checks.def>
+#undef CHECK
+    return first;
+}
+
+int check_stage(struct nvmx_vcpu *vcpu, enum check_stage stage)
+{
+    const struct check_context context = context_make(vcpu);
+    switch (stage) {
+    case STAGE_CONTROLS:
+        return rows_check(&context, STAGE_CONTROLS);
+    case STAGE_CONTROLS_HOT:
+        return rows_check(&context, STAGE_CONTROLS_HOT);
+    case STAGE_HOST:
+        return rows_check(&context, STAGE_HOST);
+    case STAGE_GUEST:
+        return rows_check(&context, STAGE_GUEST);
+    case STAGE_GUEST_HOT:
+        return rows_check(&context, STAGE_GUEST_HOT);
+    }
+    return -1;
+}
+
+uint64_t check_exit_qualification(int row)
+{
+    return rows[row].qualification;
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MIT
+// What the engine's files offer each other. The path of one VMLAUNCH, top to bottom:
+//   vcpu.c (enter, read the exit) -> instruction.c (rules of the VMX instructions) -> check.c (VM-entry
+//   checks)
+//   -> entry_plan.c (merge, translate) -> entry_commit.c (VMWRITEs by lifetime) -> L2 runs
+//   -> route.c (whose exit?) -> reflect.c (back to L1), or ept02.c, bitmaps.c (L0's own), or L0's handlers
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "field.h"
+
+#include <nvmx/nvmx.h>
+
+#define VMCS12_REVISION 0x00504c54ull // what L1 finds in IA32_VMX_BASIC; bit 31 is 0
+#define NO_VMCS12       (~0ull)       // vmcs12_pointer when L1 has no current VMCS
+
+// --- vmcs.c: the life of a hardware VMCS
+// ----------------------------------------------------------------------
+void vmcs_init(struct vmcs *vmcs, l0pa_t region);
+// Current on the vcpu's logical processor; nothing to do when it is already.
+void vmcs_make_current(struct nvmx_vcpu *vcpu, struct vmcs *vmcs);
+// VMCLEARed on the logical processor where it is active, which is the caller's.
+void vmcs_clear(struct nvmx_vcpu *vcpu, struct vmcs *vmcs);
+// The current VMCS's host state: the constant part unless it is in, the other when the processor changed.
+void vmcs_write_host_state(struct nvmx_vcpu *vcpu, struct vmcs *vmcs);
+// MERGED fields of the current VMCS: written when the VMCS is not known to hold the value.
+void vmcs_write_if_changed(struct nvmx_vcpu *vcpu, struct vmcs *vmcs, enum vmcs_field field, uint64_t value);
+// The processor (or L0) changed the field to `value` by itself.
+void vmcs_note(struct vmcs *vmcs, enum vmcs_field field, uint64_t value);
+
+static inline uint64_t vmcs_read(const struct nvmx_vcpu *vcpu, enum vmcs_field field)
+{
+    return hw_vmread(vcpu->cpu, field_table[field].encoding);
+}
+static inline void vmcs_write(const struct nvmx_vcpu *vcpu, enum vmcs_field field, uint64_t value)
+{
+    hw_vmwrite(vcpu->cpu, field_table[field].encoding, value);
+}
+
+// --- l1_operand.c, l1_paging.c: operands of L1's VMX instructions
+// --------------------------------------------------
+enum access_result {
+    ACCESS_OK,
+    ACCESS_FAULT, // the exception is raised in L1; the instruction has no other effect
+};
+struct operand {
+    bool is_register;
+    uint32_t gpr;            // destination or source register, when is_register
+    uint64_t linear_address; // otherwise
+};
+bool l1_is_64bit(struct nvmx_vcpu *vcpu);
+// The memory or register operand that the exit's instruction information describes. `size` and `write` are
+// for the segment checks.
+enum access_result l1_operand_decode(struct nvmx_vcpu *vcpu, uint32_t size, bool write,
+                                     struct operand *operand);
+enum access_result l1_linear_read(struct nvmx_vcpu *vcpu, uint64_t linear, void *to, uint32_t size);
+enum access_result l1_linear_write(struct nvmx_vcpu *vcpu, uint64_t linear, const void *from, uint32_t size);
+uint64_t l1_gpr_read(struct nvmx_vcpu *vcpu, uint32_t gpr);
+void l1_gpr_write(struct nvmx_vcpu *vcpu, uint32_t gpr, uint64_t value);
+// The physical address of a linear one by L1's paging, with its accessed and dirty bits set.
+// false: *error_code is a page fault's.
+bool l1_paging_walk(struct nvmx_vcpu *vcpu, uint64_t linear, bool write, l1pa_t *physical,
+                    uint32_t *error_code);
+
+// --- instruction.c, inval.c: L1's VMX instructions
+// ------------------------------------------------------------- Carries out the VMX instruction that L1's
+// exit is about.
+bool instruction_handle(struct nvmx_vcpu *vcpu); // false: it is no VMX instruction
+void instruction_succeed(struct nvmx_vcpu *vcpu);
+void instruction_fail_invalid(struct nvmx_vcpu *vcpu);
+void instruction_fail(struct nvmx_vcpu *vcpu, uint32_t error); // VMfail: Valid when L1 has a current VMCS
+void invalidate_ept(struct nvmx_vcpu *vcpu);
+void invalidate_vpid(struct nvmx_vcpu *vcpu);
+
+// VM-Instruction Error Numbers
+enum vm_instruction_error {
+    VMERR_VMCALL_IN_ROOT = 1,
+    VMERR_VMCLEAR_ADDRESS = 2,
+    VMERR_VMCLEAR_VMXON_POINTER = 3,
+    VMERR_VMLAUNCH_NOT_CLEAR = 4,
+    VMERR_VMRESUME_NOT_LAUNCHED = 5,
+    VMERR_ENTRY_CONTROLS = 7,
+    VMERR_ENTRY_HOST_STATE = 8,
+    VMERR_VMPTRLD_ADDRESS = 9,
+    VMERR_VMPTRLD_VMXON_POINTER = 10,
+    VMERR_VMPTRLD_REVISION = 11,
+    VMERR_UNSUPPORTED_FIELD = 12,
+    VMERR_READ_ONLY_FIELD = 13,
+    VMERR_VMXON_IN_ROOT = 15,
+    VMERR_ENTRY_BLOCKED_BY_MOV_SS = 26,
+    VMERR_INVALID_OPERAND = 28,
+};
+
+// --- vmcs12.c
+// -------------------------------------------------------------------------------------------------
+bool vmcs12_load(struct nvmx_vcpu *vcpu, l1pa_t pointer);      // false: not RAM of L1's
+void vmcs12_store(struct nvmx_vcpu *vcpu);                     // L1's current VMCS back to its region
+void vmcs12_set_clear(struct nvmx_vcpu *vcpu, l1pa_t pointer); // launch state in a region that is not current
+uint64_t vmcs12_read(struct nvmx_vcpu *vcpu, enum vmcs_field field);
+void vmcs12_write(struct nvmx_vcpu *vcpu, enum vmcs_field field, uint64_t value); // as L1's VMWRITE
+// Fetches the SAVE_RARE fields whose truth is in vmcs02.
+void vmcs12_sync_rare(struct nvmx_vcpu *vcpu);
+
+static inline uint64_t vmcs12_get(const struct nvmx_vcpu *vcpu, enum vmcs_field field)
+{
+    return vcpu->vmcs12.field[field];
+}
+
+// L1's effective control words: as written, and 0 for secondary controls that are not activated.
+static inline uint32_t vmcs12_pin(const struct nvmx_vcpu *vcpu)
+{
+    return (uint32_t)vmcs12_get(vcpu, F_PIN_BASED_CONTROLS);
+}
+static inline uint32_t vmcs12_primary(const struct nvmx_vcpu *vcpu)
+{
+    return (uint32_t)vmcs12_get(vcpu, F_PRIMARY_CONTROLS);
+}
+static inline uint32_t vmcs12_secondary(const struct nvmx_vcpu *vcpu)
+{
+    return (vmcs12_primary(vcpu) & PRIMARY_ACTIVATE_SECONDARY) != 0
+               ? (uint32_t)vmcs12_get(vcpu, F_SECONDARY_CONTROLS)
+               : 0;
+}
+
+// --- check.c: the VM-entry checks (checks.def)
+// ------------------------------------------------------------------
+enum check_stage { STAGE_CONTROLS, STAGE_CONTROLS_HOT, STAGE_HOST, STAGE_GUEST, STAGE_GUEST_HOT };
+// The first rule of the stage that vmcs12 breaks: its row's number; -1: none. Every broken rule is logged.
+int check_stage(struct nvmx_vcpu *vcpu, enum check_stage stage);
+uint64_t check_exit_qualification(int row); // of exit 33, for a STAGE_GUEST row
+bool check_eptp_is_valid(const struct nvmx_vcpu *vcpu, uint64_t eptp12);
+
+// --- entry_plan.c, entry_commit.c
+// -----------------------------------------------------------------------------
+struct entry_plan {
+    uint64_t field[F_COUNT]; // those in `write`
+    struct field_set write;
+    struct nvmx_event event;
+    bool has_pdpte; // L1 uses no EPT and L2 uses PAE paging
+    uint64_t pdpte[4];
+};
+// Pure: reads vmcs12, L1's registers in vmcs01 (which is current) and L1's memory. all: every MERGED field is
+// planned; otherwise only those that can change without L1 writing to its VMCS.
+void entry_plan_make(struct nvmx_vcpu *vcpu, bool all, struct entry_plan *plan);
+// Cannot fail. Afterwards vmcs02 is current and L2 runs next.
+void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan);
+// L1's VMLAUNCH or VMRESUME, its launch state being right: all the way to vmcs02 or to L1's VMfail or exit.
+void entry_from_l1(struct nvmx_vcpu *vcpu);
+
+// --- msr_list.c
+// ----------------------------------------------------------------------------------------------- Loads the
+// list at `list` into the MSRs: 0, or the 1-based number of the entry that failed.
+uint32_t msr_list_load(struct nvmx_vcpu *vcpu, l1pa_t list, uint32_t count);
+uint32_t msr_list_store(struct nvmx_vcpu *vcpu, l1pa_t list, uint32_t count);
+
+// --- bitmaps.c: L1's MSR and I/O bitmaps
+// -------------------------------------------------------------------------
+void bitmaps_init(struct nvmx_vcpu *vcpu);
+void bitmaps_reset(struct nvmx_vcpu *vcpu); // everything exits
+void bitmaps_before_entry(struct nvmx_vcpu *vcpu); // closes what L1 has closed since
+// The exit is L2's RDMSR/WRMSR (IN/OUT...): does L1's bitmap ask for it?
+bool bitmaps_l1_wants_msr(struct nvmx_vcpu *vcpu, uint32_t msr, bool write);
+bool bitmaps_l1_wants_io(struct nvmx_vcpu *vcpu, uint16_t port, uint32_t size);
+// L2 may use it without an exit from now on; false: L0 intercepts it itself.
+bool bitmaps_l0_intercepts_msr(struct nvmx_vcpu *vcpu, uint32_t msr, bool write);
+bool bitmaps_open_msr(struct nvmx_vcpu *vcpu, uint32_t msr, bool write);
+bool bitmaps_open_io(struct nvmx_vcpu *vcpu, uint16_t port, uint32_t size);
+
+// --- ept02.c, ept12.c
+// --------------------------------------------------------------------------------------------
+void ept02_init(struct ept02 *ept02, l0pa_t pool, uint32_t pages);
+uint64_t ept02_use(struct nvmx_vcpu *vcpu, uint64_t eptp12); // the EPT pointer to run with
+void ept02_drop(struct nvmx_vcpu *vcpu, uint64_t eptp12);    // INVEPT single-context
+void ept02_drop_all(struct nvmx_vcpu *vcpu);
+enum ept02_result {
+    EPT02_FILLED,           // L2 goes on
+    EPT02_VIOLATION,        // L1's: *qualification for exit 48
+    EPT02_MISCONFIGURATION, // L1's: exit 49
+};
+enum ept02_result ept02_fault(struct nvmx_vcpu *vcpu, uint64_t *qualification);
+
+struct ept12_leaf {
+    uint64_t address; // L1-physical, of the start of the page
+    uint64_t size;    // 4K, 2M, 1G
+    uint8_t rights;   // 1 read, 2 write, 4 execute: of all levels together
+    uint8_t memory_type;
+    bool ignore_pat;
+};
+enum ept12_result { EPT12_OK, EPT12_NOT_PRESENT, EPT12_MISCONFIGURED };
+// `leaf->rights` is what the levels that were walked allow, also when the result is EPT12_NOT_PRESENT (0
+// then).
+enum ept12_result ept12_walk(struct nvmx_vcpu *vcpu, uint64_t eptp12, l2pa_t address,
+                             struct ept12_leaf *leaf);
+
+// --- route.c, reflect.c
+// -----------------------------------------------------------------------------------------
+enum route { ROUTE_TO_L1, ROUTE_TO_L0, ROUTE_HANDLED };
+enum route route_l2_exit(struct nvmx_vcpu *vcpu);
+// The exit record in vcpu->exit becomes L1's VM exit: L1 runs next.
+void reflect_exit(struct nvmx_vcpu *vcpu);
+// A VM entry by L1 that fails after the guest state was (being) loaded: exit 33 or 34.
+void reflect_failed_entry(struct nvmx_vcpu *vcpu, uint32_t basic_reason, uint64_t qualification);
+
+// --- l1_cr.c
+// ------------------------------------------------------------------------------------------------------
+void l1_cr_handle(struct nvmx_vcpu *vcpu); // L1's control-register exit
+uint64_t l1_cr0(struct nvmx_vcpu *vcpu);   // as L1 reads it
+uint64_t l1_cr4(struct nvmx_vcpu *vcpu);
+void l1_cr_write_state(struct nvmx_vcpu *vcpu, uint64_t cr0, uint64_t cr4); // vmcs01's CR0, CR4 and shadows
+// At VMXON and VMXOFF: which bits L0 owns; sets vcpu->vmxon.
+void l1_cr_update_masks(struct nvmx_vcpu *vcpu, bool vmxon);
+
+// --- vcpu.c, event.c
+// -------------------------------------------------------------------------------------------------
+extern const uint8_t exit_info_members[EXIT_REASON_COUNT]; // EXIT_INFO_* of exits.def
+#define EXIT_INFO_Q 0x01u
+#define EXIT_INFO_L 0x02u
+#define EXIT_INFO_I 0x04u
+#define EXIT_INFO_G 0x08u
+#define EXIT_INFO_P 0x10u
+#define EXIT_INFO_V 0x20u
+uint32_t event_type(uint32_t info);
+void event_prepare(struct nvmx_vcpu *vcpu);    // before an entry: what is injected
+void event_after_exit(struct nvmx_vcpu *vcpu); // what the exit interrupted the delivery of
+bool event_l1_wants_exception(const struct nvmx_vcpu *vcpu, uint32_t vector, uint32_t error_code);
+
+#endif

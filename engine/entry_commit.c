@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+// L1's VMLAUNCH or VMRESUME: check, plan, commit. vmcs02 is written by lifetime: what did not change is not
+// written. Manual: VM Entries.
+#include "engine.h"
+
+// vpid02 holds the translations of one vpid12; without VPID of L1's, every entry drops them.
+static void commit_vpid(struct nvmx_vcpu *vcpu)
+{
+    uint16_t vpid02 = vcpu->config.policy.vpid02;
+    if (vpid02 == 0)
+        return;
+    uint16_t vpid12 = 0;
+    if ((vmcs12_secondary(vcpu) & SECONDARY_ENABLE_VPID) != 0)
+        vpid12 = (uint16_t)vmcs12_get(vcpu, F_VPID);
+    if (vpid12 == 0 || vpid12 != vcpu->last_vpid12)
+        hw_invvpid(vcpu->cpu, INVVPID_SINGLE_CONTEXT, vpid02, 0);
+    vcpu->last_vpid12 = vpid12;
+}
+
+void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
+{
+    struct vmcs *vmcs02 = &vcpu->vmcs02;
+    struct vmcs12 *vmcs12 = &vcpu->vmcs12;
+    if ((vmcs12_secondary(vcpu) & SECONDARY_ENABLE_EPT) != 0)
+        plan->field[F_EPT_POINTER] = ept02_use(vcpu, vmcs12_get(vcpu, F_EPT_POINTER));
+    vmcs_make_current(vcpu, vmcs02);
+    vmcs_write_host_state(vcpu, vmcs02); // constant and per-processor parts
+    FIELD_SET_FOR_EACH(field, plan->write)
+    {
+        vmcs_write_if_changed(vcpu, vmcs02, (enum vmcs_field)field, plan->field[field]);
+    }
+    struct field_set rare = field_set_and(vcpu->rare, vmcs12->dirty);
+    FIELD_SET_FOR_EACH(field, rare)
+    {
+        vmcs_write(vcpu, (enum vmcs_field)field, vmcs12->field[field]);
+    }
+    FIELD_SET_FOR_EACH(field, vcpu->hot)
+    {
+        vmcs_write(vcpu, (enum vmcs_field)field, vmcs12->field[field]);
+    }
+    if (plan->has_pdpte)
+        for (unsigned i = 0; i < 4; i++)
+            vmcs_write(vcpu, (enum vmcs_field)(F_GUEST_PDPTE0 + i), plan->pdpte[i]);
+    vmcs12->dirty = (struct field_set){{0}};
+    vmcs12->rare_in_vmcs02 = true;
+    bitmaps_before_entry(vcpu);
+    commit_vpid(vcpu);
+    vcpu->event = plan->event;
+    vcpu->in_l2 = true;
+    vcpu->entry_pending = true;
+    vcpu->entry_count++;
+}
+
+// Which checks can have another outcome than at the last successful entry of this vmcs12.
+static bool entry_check(struct nvmx_vcpu *vcpu, bool controls_dirty)
+{
+    const struct field_set *dirty = &vcpu->vmcs12.dirty;
+    if ((controls_dirty && check_stage(vcpu, STAGE_CONTROLS) >= 0) ||
+        check_stage(vcpu, STAGE_CONTROLS_HOT) >= 0) {
+        instruction_fail(vcpu, VMERR_ENTRY_CONTROLS);
+        return false;
+    }
+    if ((controls_dirty || field_set_meets(dirty, &vcpu->host)) && check_stage(vcpu, STAGE_HOST) >= 0) {
+        instruction_fail(vcpu, VMERR_ENTRY_HOST_STATE);
+        return false;
+    }
+    int row = -1;
+    if (controls_dirty || field_set_meets(dirty, &vcpu->guest_not_hot)) {
+        vmcs12_sync_rare(vcpu);
+        row = check_stage(vcpu, STAGE_GUEST);
+    }
+    if (row < 0)
+        row = check_stage(vcpu, STAGE_GUEST_HOT);
+    if (row < 0)
+        return true;
+    reflect_failed_entry(vcpu, EXIT_ENTRY_FAILURE_GUEST_STATE, check_exit_qualification(row));
+    return false;
+}
+
+void entry_from_l1(struct nvmx_vcpu *vcpu)
+{
+    bool launch = vcpu->exit.reason == EXIT_VMLAUNCH;
+    bool controls_dirty = field_set_meets(&vcpu->vmcs12.dirty, &vcpu->controls);
+    if (!entry_check(vcpu, controls_dirty))
+        return;
+    struct entry_plan plan;
+    entry_plan_make(vcpu, controls_dirty || field_set_meets(&vcpu->vmcs12.dirty, &vcpu->merged), &plan);
+
+    uint32_t msr_count = (uint32_t)vmcs12_get(vcpu, F_VM_ENTRY_MSR_LOAD_COUNT);
+    if (msr_count != 0)
+        vmcs12_sync_rare(vcpu); // a failing list leaves vmcs12's guest state as it is
+    entry_commit(vcpu, &plan);
+    uint32_t failed = 0;
+    if (msr_count != 0)
+        failed = msr_list_load(vcpu, l1pa(vmcs12_get(vcpu, F_VM_ENTRY_MSR_LOAD_ADDRESS)), msr_count);
+    if (failed != 0) {
+        vcpu->vmcs12.rare_in_vmcs02 = false;
+        for (unsigned i = 0; i < FIELD_SET_WORDS; i++)
+            vcpu->vmcs12.dirty.bits[i] = ~0ull;
+        reflect_failed_entry(vcpu, EXIT_ENTRY_FAILURE_MSR_LOADING, failed);
+        return;
+    }
+    if (launch)
+        vcpu->vmcs12.launched = true;
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: MIT
+// ept02: what L1's EPT maps, in machine addresses; filled when L2 misses, dropped when L1 invalidates, like
+// the TLB that it is. One set of roots a vcpu, so that L1's INVEPT on one processor concerns this one's ept02
+// only. Memory is a fixed pool; when it runs out, every table but the roots is dropped and filled again.
+// Manual: The Extended Page Table Mechanism (EPT); Caching Translation Information.
+#include "engine.h"
+
+#define EPT_RIGHTS             7ull
+#define EPT_LARGE              (1ull << 7)
+#define EPT_ADDRESS            0x000ffffffffff000ull
+#define EPTP_WB_4              (6 | 3 << 3) // write-back paging structures, page-walk length 4
+#define VIOLATION_RIGHTS_SHIFT 3
+
+static l0pa_t pool_page(const struct ept02 *ept02, uint32_t number)
+{
+    return l0pa(ept02->pool.value + number * PAGE_SIZE);
+}
+
+static void table_clear(l0pa_t page)
+{
+    uint64_t *entry = port_l0_map(page);
+    for (unsigned i = 0; i < 512; i++)
+        entry[i] = 0;
+}
+
+// Page 0 of the pool backs what L1 does not have; the roots follow.
+void ept02_init(struct ept02 *ept02, l0pa_t pool, uint32_t pages)
+{
+    *ept02 =
+        (struct ept02){.pool = pool, .pool_pages = pages, .fresh = 1 + EPT02_ROOT_COUNT, .void_page = pool};
+    uint64_t *nothing = port_l0_map(pool);
+    for (unsigned i = 0; i < 512; i++)
+        nothing[i] = ~0ull;
+    for (uint32_t i = 0; i < EPT02_ROOT_COUNT; i++) {
+        ept02->root[i].pml4 = pool_page(ept02, 1 + i);
+        table_clear(ept02->root[i].pml4);
+    }
+}
+
+static bool table_allocate(struct ept02 *ept02, l0pa_t *table)
+{
+    if (ept02->free_list != 0) {
+        *table = pool_page(ept02, ept02->free_list - 1);
+        ept02->free_list = (uint32_t) * (uint64_t *)port_l0_map(*table);
+    } else if (ept02->fresh < ept02->pool_pages) {
+        *table = pool_page(ept02, ept02->fresh++);
+    } else {
+        return false;
+    }
+    table_clear(*table);
+    return true;
+}
+
+static void table_free(struct ept02 *ept02, l0pa_t table)
+{
+    *(uint64_t *)port_l0_map(table) = ept02->free_list;
+    ept02->free_list = (uint32_t)((table.value - ept02->pool.value) / PAGE_SIZE) + 1;
+}
+
+static bool entry_is_table(uint64_t entry, unsigned level)
+{
+    return level > 0 && (entry & EPT_RIGHTS) != 0 && (entry & EPT_LARGE) == 0;
+}
+
+// The tables below an entry of `level` go back to the pool. The depth is that of the paging structures: 3.
+static void subtree_free(struct ept02 *ept02, uint64_t entry, unsigned level)
+{
+    if (!entry_is_table(entry, level))
+        return;
+    l0pa_t table = l0pa(entry & EPT_ADDRESS);
+    const uint64_t *below = port_l0_map(table);
+    for (unsigned i = 0; i < 512 && level > 1; i++)
+        subtree_free(ept02, below[i], level - 1);
+    table_free(ept02, table);
+}
+
+static uint64_t root_pointer(const struct ept02_root *root)
+{
+    return root->pml4.value | EPTP_WB_4;
+}
+
+static void root_drop(struct nvmx_vcpu *vcpu, struct ept02_root *root)
+{
+    if (!root->filled)
+        return;
+    uint64_t *entry = port_l0_map(root->pml4);
+    for (unsigned i = 0; i < 512; i++) {
+        subtree_free(&vcpu->ept02, entry[i], 3);
+        entry[i] = 0;
+    }
+    root->filled = false;
+    hw_invept(vcpu->cpu, INVEPT_SINGLE_CONTEXT, root_pointer(root));
+}
+
+uint64_t ept02_use(struct nvmx_vcpu *vcpu, uint64_t eptp12)
+{
+    struct ept02 *ept02 = &vcpu->ept02;
+    uint32_t oldest = 0, i;
+    for (i = 0; i < EPT02_ROOT_COUNT; i++) {
+        if (ept02->root[i].valid && ept02->root[i].eptp12 == eptp12)
+            break;
+        if (ept02->root[i].last_used < ept02->root[oldest].last_used)
+            oldest = i;
+    }
+    if (i == EPT02_ROOT_COUNT) {
+        i = oldest;
+        root_drop(vcpu, &ept02->root[i]);
+        ept02->root[i].valid = true;
+        ept02->root[i].eptp12 = eptp12;
+    }
+    ept02->current = i;
+    ept02->root[i].last_used = ++ept02->clock;
+    return root_pointer(&ept02->root[i]);
+}
+
+// The manual tags translations with bits 51:12 of the EPT pointer: all that L1 used with this root go.
+void ept02_drop(struct nvmx_vcpu *vcpu, uint64_t eptp12)
+{
+    for (uint32_t i = 0; i < EPT02_ROOT_COUNT; i++) {
+        struct ept02_root *root = &vcpu->ept02.root[i];
+        if (root->valid && ((root->eptp12 ^ eptp12) & EPT_ADDRESS) == 0)
+            root_drop(vcpu, root);
+    }
+}
+
+void ept02_drop_all(struct nvmx_vcpu *vcpu)
+{
+    for (uint32_t i = 0; i < EPT02_ROOT_COUNT; i++)
+        root_drop(vcpu, &vcpu->ept02.root[i]);
+}
+
+// The entry of `level` that maps the address, with the tables above it; NULL: the pool is empty.
+static uint64_t *entry_reach(struct nvmx_vcpu *vcpu, struct ept02_root *root, l2pa_t address, unsigned level,
+                             bool *replaced)
+{
+    l0pa_t table = root->pml4;
+    for (unsigned at = 3;; at--) {
+        uint64_t *entry = (uint64_t *)port_l0_map(table) + (address.value >> (PAGE_SHIFT + 9 * at) & 511);
+        if (at == level)
+            return entry;
+        if (!entry_is_table(*entry, at)) {
+            if (!table_allocate(&vcpu->ept02, &table))
+                return NULL;
+            *replaced |= *entry != 0; // a larger page was here
+            *entry = table.value | EPT_RIGHTS;
+        }
+        table = l0pa(*entry & EPT_ADDRESS);
+    }
+}
+
+static void leaf_install(struct nvmx_vcpu *vcpu, l2pa_t address, unsigned level, uint64_t leaf)
+{
+    struct ept02_root *root = &vcpu->ept02.root[vcpu->ept02.current];
+    bool replaced = false;
+    uint64_t *entry = entry_reach(vcpu, root, address, level, &replaced);
+    if (entry == NULL) { // exhausted: start over; the pool holds more than one path
+        ept02_drop_all(vcpu);
+        root_drop(vcpu, root);
+        entry = entry_reach(vcpu, root, address, level, &replaced);
+        if (entry == NULL)
+            port_bug("ept02's pool holds not even one path; pages", vcpu->ept02.pool_pages, 0);
+    }
+    if (entry_is_table(*entry, level)) {
+        subtree_free(&vcpu->ept02, *entry, level);
+        replaced = true;
+    }
+    *entry = leaf;
+    root->filled = true;
+    if (replaced)
+        hw_invept(vcpu->cpu, INVEPT_SINGLE_CONTEXT, root_pointer(root));
+}
+
+// Both mappings in one: as large as both allow and the processor offers.
+static void fill(struct nvmx_vcpu *vcpu, l2pa_t address, const struct ept12_leaf *leaf12)
+{
+    uint64_t caps = vcpu->config.hardware->msr[MSR_IA32_VMX_EPT_VPID_CAP - CAPS_MSR_FIRST];
+    uint64_t l1_address = leaf12->address | (address.value & (leaf12->size - 1));
+    struct port_mapping mapping01;
+    uint64_t rights = leaf12->rights;
+    if (!port_l1_translate(vcpu, l1pa(l1_address), &mapping01)) {
+        mapping01 = (struct port_mapping){
+            .l0 = vcpu->ept02.void_page, .size = PAGE_SIZE, .readable = true, .writable = true};
+    }
+    rights &= (mapping01.readable ? 1 : 0) | (mapping01.writable ? 2 : 0) | (mapping01.executable ? 4 : 0);
+    uint64_t size = leaf12->size < mapping01.size ? leaf12->size : mapping01.size;
+    unsigned level = size >= 1ull << 30 && (caps & EPT_CAP_PAGE_1G) != 0 ? 2 : size >= 1ull << 21 ? 1 : 0;
+    uint64_t page_mask = (1ull << (PAGE_SHIFT + 9 * level)) - 1;
+    uint64_t l0_page = mapping01.l0.value & ~page_mask & EPT_ADDRESS;
+    leaf_install(vcpu, address, level,
+                 l0_page | rights | (uint64_t)leaf12->memory_type << 3 | (uint64_t)leaf12->ignore_pat << 6 |
+                     (level > 0 ? EPT_LARGE : 0));
+}
+
+enum ept02_result ept02_fault(struct nvmx_vcpu *vcpu, uint64_t *qualification)
+{
+    l2pa_t address = l2pa(vcpu->exit.guest_physical_address);
+    struct ept12_leaf leaf12 = {0};
+    switch (ept12_walk(vcpu, vmcs12_get(vcpu, F_EPT_POINTER), address, &leaf12)) {
+    case EPT12_MISCONFIGURED:
+        return EPT02_MISCONFIGURATION;
+    case EPT12_NOT_PRESENT:
+    case EPT12_OK:
+        break;
+    }
+    uint64_t wanted =
+        vcpu->exit.qualification & EPT_RIGHTS; // read, write, fetch: the same bits as the rights
+    if ((wanted & ~(uint64_t)leaf12.rights) != 0) {
+        *qualification = (vcpu->exit.qualification & ~(EPT_RIGHTS << VIOLATION_RIGHTS_SHIFT)) |
+                         (uint64_t)leaf12.rights << VIOLATION_RIGHTS_SHIFT;
+        return EPT02_VIOLATION;
+    }
+    fill(vcpu, address, &leaf12);
+    return EPT02_FILLED;
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+// Events on their way into L1 or L2: injection at the next entry, and what an exit interrupted.
+// Manual: Event Injection; Information for VM Exits That Occur During Event Delivery; Interrupt and Exception
+// Handling (Conditions for Generating a Double Fault).
+#include "engine.h"
+
+uint32_t event_type(uint32_t info)
+{
+    return (info & INTERRUPTION_TYPE_MASK) >> INTERRUPTION_TYPE_SHIFT;
+}
+
+static struct nvmx_event event_make(uint32_t type, uint32_t vector, bool has_error, uint32_t error_code)
+{
+    struct nvmx_event event = {.info = INTERRUPTION_VALID | type << INTERRUPTION_TYPE_SHIFT | vector};
+    if (has_error) {
+        event.info |= INTERRUPTION_ERROR_CODE;
+        event.error_code = error_code;
+    }
+    return event;
+}
+
+static bool l2_nmi_exits(const struct nvmx_vcpu *vcpu)
+{
+    return vcpu->in_l2 && (vmcs12_pin(vcpu) & PIN_NMI_EXITING) != 0;
+}
+
+// An NMI that L0 took: into whoever runs next, as soon as nothing else is injected and NMIs are not blocked.
+// While an entry to L2 is pending, L2 runs first: the manual delivers NMIs after the entry, not before.
+static void event_take_nmi(struct nvmx_vcpu *vcpu)
+{
+    if (vcpu->event.info != 0 || vcpu->entry_pending)
+        return;
+    if (l2_nmi_exits(vcpu)) {
+        vcpu->nmi_pending = false;
+        vcpu->exit = (struct nvmx_exit){
+            .reason = EXIT_EXCEPTION_OR_NMI,
+            .interruption_info = INTERRUPTION_VALID | EVENT_NMI << INTERRUPTION_TYPE_SHIFT | VECTOR_NMI,
+        };
+        reflect_exit(vcpu);
+        return;
+    }
+    uint64_t interruptibility = vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY);
+    if ((interruptibility & (INTERRUPTIBILITY_NMI | INTERRUPTIBILITY_MOV_SS | INTERRUPTIBILITY_STI)) != 0 ||
+        vmcs_read(vcpu, F_GUEST_ACTIVITY_STATE) > ACTIVITY_HLT)
+        return;
+    vcpu->nmi_pending = false;
+    vcpu->event = event_make(EVENT_NMI, VECTOR_NMI, false, 0);
+}
+
+void event_prepare(struct nvmx_vcpu *vcpu)
+{
+    if (vcpu->nmi_pending)
+        event_take_nmi(vcpu);
+    if (vcpu->event.info == 0)
+        return;
+    vmcs_write(vcpu, F_VM_ENTRY_INTERRUPTION_INFO, vcpu->event.info);
+    if ((vcpu->event.info & INTERRUPTION_ERROR_CODE) != 0)
+        vmcs_write(vcpu, F_VM_ENTRY_EXCEPTION_ERROR_CODE, vcpu->event.error_code);
+    uint32_t type = event_type(vcpu->event.info);
+    if (type == EVENT_SOFTWARE_INTERRUPT || type == EVENT_PRIVILEGED_SOFTWARE ||
+        type == EVENT_SOFTWARE_EXCEPTION)
+        vmcs_write(vcpu, F_VM_ENTRY_INSTRUCTION_LENGTH, vcpu->event.instruction_length);
+    if (vmcs_read(vcpu, F_GUEST_ACTIVITY_STATE) == ACTIVITY_HLT && type == EVENT_HARDWARE_EXCEPTION &&
+        (vcpu->event.info & INTERRUPTION_VECTOR_MASK) != VECTOR_DB)
+        vmcs_write(vcpu, F_GUEST_ACTIVITY_STATE, ACTIVITY_ACTIVE);
+    vcpu->event.info = 0;
+}
+
+// What the exit interrupted the delivery of is delivered again, unless the exit goes to L1 (whose
+// IDT-vectoring information then says it).
+void event_after_exit(struct nvmx_vcpu *vcpu)
+{
+    const struct nvmx_exit *exit = &vcpu->exit;
+    if (exit->idt_vectoring_info == 0)
+        return;
+    vcpu->event = (struct nvmx_event){
+        .info = exit->idt_vectoring_info & ~INTERRUPTION_NMI_UNBLOCKING, // bit 12 is undefined here
+        .error_code = exit->idt_vectoring_error_code,
+    };
+    uint32_t type = event_type(vcpu->event.info);
+    if (type == EVENT_NMI) // its delivery began to block NMIs
+        vmcs_write(vcpu, F_GUEST_INTERRUPTIBILITY,
+                   vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY) & ~(uint64_t)INTERRUPTIBILITY_NMI);
+    if (type == EVENT_SOFTWARE_INTERRUPT || type == EVENT_PRIVILEGED_SOFTWARE ||
+        type == EVENT_SOFTWARE_EXCEPTION)
+        vcpu->event.instruction_length = (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INSTRUCTION_LENGTH);
+}
+
+static bool exception_is_contributory(uint32_t vector)
+{
+    return vector == 0 || (vector >= VECTOR_TS && vector <= VECTOR_GP);
+}
+
+// L1's exception bitmap, with the page-fault error-code mask and match.
+bool event_l1_wants_exception(const struct nvmx_vcpu *vcpu, uint32_t vector, uint32_t error_code)
+{
+    bool wanted = ((vmcs12_get(vcpu, F_EXCEPTION_BITMAP) >> vector) & 1) != 0;
+    if (vector != VECTOR_PF)
+        return wanted;
+    bool match = (error_code & vmcs12_get(vcpu, F_PAGE_FAULT_ERROR_CODE_MASK)) ==
+                 vmcs12_get(vcpu, F_PAGE_FAULT_ERROR_CODE_MATCH);
+    return wanted == match;
+}
+
+void nvmx_raise(struct nvmx_vcpu *vcpu, uint32_t vector, bool has_error, uint32_t error_code)
+{
+    struct nvmx_event event = event_make(EVENT_HARDWARE_EXCEPTION, vector, has_error, error_code);
+    uint32_t first = vcpu->event.info;
+    if ((first & INTERRUPTION_VALID) != 0 && event_type(first) == EVENT_HARDWARE_EXCEPTION) {
+        uint32_t first_vector = first & INTERRUPTION_VECTOR_MASK;
+        if (first_vector == VECTOR_DF) {
+            vcpu->event.info = 0;
+            vcpu->exit = (struct nvmx_exit){.reason = EXIT_TRIPLE_FAULT};
+            if (vcpu->in_l2)
+                reflect_exit(vcpu);
+            else
+                vmcs_write(vcpu, F_GUEST_ACTIVITY_STATE, ACTIVITY_SHUTDOWN);
+            return;
+        }
+        if ((exception_is_contributory(first_vector) && exception_is_contributory(vector)) ||
+            (first_vector == VECTOR_PF && (exception_is_contributory(vector) || vector == VECTOR_PF)))
+            event = event_make(EVENT_HARDWARE_EXCEPTION, VECTOR_DF, true, 0);
+    }
+    uint32_t raised = event.info & INTERRUPTION_VECTOR_MASK;
+    if (vcpu->in_l2 && event_l1_wants_exception(vcpu, raised, event.error_code)) {
+        vcpu->exit = (struct nvmx_exit){
+            .reason = EXIT_EXCEPTION_OR_NMI,
+            .interruption_info = event.info,
+            .interruption_error_code = event.error_code,
+            .idt_vectoring_info = vcpu->exit.idt_vectoring_info,
+            .idt_vectoring_error_code = vcpu->exit.idt_vectoring_error_code,
+        };
+        reflect_exit(vcpu);
+        return;
+    }
+    vcpu->event = event;
+}
+
+void nvmx_pend_nmi(struct nvmx_vcpu *vcpu)
+{
+    vcpu->nmi_pending = true;
+}

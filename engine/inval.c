@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+// L1's INVEPT and INVVPID. ept02 and vpid02 are caches of L1's structures, as the processor's TLB is:
+// dropping what L1 names is all there is to do, and nothing else is dropped. Manual: VMX Instruction
+// Reference (INVEPT, INVVPID).
+#include "engine.h"
+
+struct descriptor {
+    uint64_t first, second;
+};
+
+// The type in the register operand and the 128-bit descriptor in memory.
+static enum access_result operand_read(struct nvmx_vcpu *vcpu, uint64_t *type, struct descriptor *descriptor)
+{
+    struct operand operand;
+    *type = l1_gpr_read(vcpu, vcpu->exit.instruction_info >> 28);
+    if (!l1_is_64bit(vcpu))
+        *type = (uint32_t)*type;
+    if (l1_operand_decode(vcpu, sizeof *descriptor, false, &operand) != ACCESS_OK)
+        return ACCESS_FAULT;
+    return l1_linear_read(vcpu, operand.linear_address, descriptor, sizeof *descriptor);
+}
+
+static bool type_is_offered(const struct nvmx_vcpu *vcpu, uint64_t type, unsigned first_bit, unsigned types)
+{
+    uint64_t caps = vcpu->config.offered->msr[MSR_IA32_VMX_EPT_VPID_CAP - CAPS_MSR_FIRST];
+    return type < types && ((caps >> (first_bit + type)) & 1) != 0;
+}
+
+void invalidate_ept(struct nvmx_vcpu *vcpu)
+{
+    uint64_t type;
+    struct descriptor descriptor;
+    if (operand_read(vcpu, &type, &descriptor) != ACCESS_OK)
+        return;
+    // IA32_VMX_EPT_VPID_CAP bits 25 (single context, type 1) and 26 (all contexts, type 2)
+    if (type == 0 || !type_is_offered(vcpu, type, 24, 3)) {
+        instruction_fail(vcpu, VMERR_INVALID_OPERAND);
+        return;
+    }
+    if (type == INVEPT_ALL_CONTEXTS) {
+        ept02_drop_all(vcpu);
+    } else {
+        if (!check_eptp_is_valid(vcpu, descriptor.first)) {
+            instruction_fail(vcpu, VMERR_INVALID_OPERAND);
+            return;
+        }
+        ept02_drop(vcpu, descriptor.first);
+    }
+    // Combined mappings of an L1 that runs its L2 without EPT are tagged with ept01: they are not what L1
+    // means.
+    instruction_succeed(vcpu);
+}
+
+static bool is_canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
+void invalidate_vpid(struct nvmx_vcpu *vcpu)
+{
+    uint64_t type;
+    struct descriptor descriptor;
+    if (operand_read(vcpu, &type, &descriptor) != ACCESS_OK)
+        return;
+    uint16_t vpid12 = (uint16_t)descriptor.first;
+    // IA32_VMX_EPT_VPID_CAP bits 40 to 43 are types 0 to 3
+    if (!type_is_offered(vcpu, type, 40, 4) || descriptor.first >> 16 != 0 ||
+        (type != INVVPID_ALL_CONTEXTS && vpid12 == 0) ||
+        (type == INVVPID_INDIVIDUAL_ADDRESS && !is_canonical(descriptor.second))) {
+        instruction_fail(vcpu, VMERR_INVALID_OPERAND);
+        return;
+    }
+    // vpid02 holds translations of one vpid12 at a time; of any other there are none.
+    uint16_t vpid02 = vcpu->config.policy.vpid02;
+    if (type == INVVPID_ALL_CONTEXTS)
+        hw_invvpid(vcpu->cpu, INVVPID_SINGLE_CONTEXT, vpid02, 0);
+    else if (vpid12 == vcpu->last_vpid12)
+        hw_invvpid(vcpu->cpu, (enum hw_invvpid_type)type, vpid02, descriptor.second);
+    instruction_succeed(vcpu);
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+// Whose exit is it? Every basic exit reason has a row in exits.def; there is no default. Predicates look at
+// vmcs12 and at the exit record, never at what the hardware happened to be programmed with. Manual: VM Exits
+// (Instructions That Cause VM Exits; Other Causes of VM Exits).
+#include "engine.h"
+
+#define QUALIFICATION_NMI_UNBLOCKING (1ull << 12)
+
+static enum route to_l1_if(bool l1_wants)
+{
+    return l1_wants ? ROUTE_TO_L1 : ROUTE_TO_L0;
+}
+
+static enum route route_exception(struct nvmx_vcpu *vcpu)
+{
+    uint32_t info = vcpu->exit.interruption_info;
+    if (event_type(info) == EVENT_NMI)
+        return to_l1_if((vmcs12_pin(vcpu) & PIN_NMI_EXITING) != 0);
+    return to_l1_if(
+        event_l1_wants_exception(vcpu, info & INTERRUPTION_VECTOR_MASK, vcpu->exit.interruption_error_code));
+}
+
+static enum route route_io(struct nvmx_vcpu *vcpu)
+{
+    uint16_t port = (uint16_t)(vcpu->exit.qualification >> 16);
+    uint32_t size = (uint32_t)(vcpu->exit.qualification & 7) + 1;
+    if (bitmaps_l1_wants_io(vcpu, port, size))
+        return ROUTE_TO_L1;
+    return bitmaps_open_io(vcpu, port, size) ? ROUTE_HANDLED : ROUTE_TO_L0;
+}
+
+static enum route route_msr(struct nvmx_vcpu *vcpu)
+{
+    uint32_t msr = (uint32_t)vcpu->regs.gpr[GPR_RCX];
+    bool write = vcpu->exit.reason == EXIT_WRMSR;
+    if (bitmaps_l1_wants_msr(vcpu, msr, write))
+        return ROUTE_TO_L1;
+    return bitmaps_open_msr(vcpu, msr, write) ? ROUTE_HANDLED : ROUTE_TO_L0;
+}
+
+// L0 owns no bit of L2's control registers: what exits is what L1 asked for.
+static enum route route_cr(struct nvmx_vcpu *vcpu)
+{
+    (void)vcpu;
+    return ROUTE_TO_L1;
+}
+
+static enum route route_ept_violation(struct nvmx_vcpu *vcpu)
+{
+    if ((vmcs12_secondary(vcpu) & SECONDARY_ENABLE_EPT) == 0)
+        return ROUTE_TO_L0; // L2's physical memory is L1's, and ept01 is L0's
+    uint64_t qualification;
+    switch (ept02_fault(vcpu, &qualification)) {
+    case EPT02_FILLED:
+        // The IRET that is executed again had ended blocking by NMI before its access missed.
+        if ((vcpu->exit.qualification & QUALIFICATION_NMI_UNBLOCKING) != 0 &&
+            vcpu->exit.idt_vectoring_info == 0)
+            vmcs_write(vcpu, F_GUEST_INTERRUPTIBILITY,
+                       vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY) | INTERRUPTIBILITY_NMI);
+        return ROUTE_HANDLED;
+    case EPT02_VIOLATION:
+        vcpu->exit.qualification = qualification;
+        return ROUTE_TO_L1;
+    case EPT02_MISCONFIGURATION:
+        vcpu->exit = (struct nvmx_exit){
+            .reason = EXIT_EPT_MISCONFIGURATION,
+            .guest_physical_address = vcpu->exit.guest_physical_address,
+            .idt_vectoring_info = vcpu->exit.idt_vectoring_info,
+            .idt_vectoring_error_code = vcpu->exit.idt_vectoring_error_code,
+        };
+        return ROUTE_TO_L1;
+    }
+    return ROUTE_TO_L0;
+}
+
+static enum route route_pause(struct nvmx_vcpu *vcpu)
+{
+    return to_l1_if((vmcs12_primary(vcpu) & PRIMARY_PAUSE_EXITING) != 0 ||
+                    (vmcs12_secondary(vcpu) & SECONDARY_PAUSE_LOOP_EXITING) != 0);
+}
+
+static enum route route_reserved(struct nvmx_vcpu *vcpu)
+{
+    port_log(vcpu, "L2 exit with a reason that the manual does not define; reason, qualification",
+             vcpu->exit.reason, vcpu->exit.qualification);
+    return ROUTE_TO_L1;
+}
+
+#define ROUTE_L1                 return ROUTE_TO_L1
+#define ROUTE_L0                 return ROUTE_TO_L0
+#define ROUTE_PIN(control)       return to_l1_if((vmcs12_pin(vcpu) & (control)) != 0)
+#define ROUTE_PRIMARY(control)   return to_l1_if((vmcs12_primary(vcpu) & (control)) != 0)
+#define ROUTE_SECONDARY(control) return to_l1_if((vmcs12_secondary(vcpu) & (control)) != 0)
+#define ROUTE_EXCEPTION          return route_exception(vcpu)
+#define ROUTE_IO                 return route_io(vcpu)
+#define ROUTE_MSR                return route_msr(vcpu)
+#define ROUTE_CR                 return route_cr(vcpu)
+#define ROUTE_PAUSE              return route_pause(vcpu)
+#define ROUTE_EPT_VIOLATION      return route_ept_violation(vcpu)
+// ept02 holds no misconfigured entry, so the processor finds none there; ept01 is L0's.
+#define ROUTE_EPT_MISCONFIGURATION return ROUTE_TO_L0
+#define ROUTE_RESERVED             return route_reserved(vcpu)
+
+enum route route_l2_exit(struct nvmx_vcpu *vcpu)
+{
+    switch ((enum nvmx_exit_reason)(vcpu->exit.reason & EXIT_REASON_BASIC_MASK)) {
+#define EXIT(number, name, route, info)                                                                      \
+    case EXIT_##name:                                                                                        \
+        route;
+#include <nvmx/exits.def>
+#undef EXIT
+    case EXIT_REASON_COUNT:
+        break;
+    }
+    return route_reserved(vcpu);
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: MIT
+// One virtual processor of L1: loading it on a logical processor, and entering it once.
+#include "engine.h"
+
+#define Q EXIT_INFO_Q
+#define L EXIT_INFO_L
+#define I EXIT_INFO_I
+#define G EXIT_INFO_G
+#define P EXIT_INFO_P
+#define V EXIT_INFO_V
+const uint8_t exit_info_members[EXIT_REASON_COUNT] = {
+#define EXIT(number, name, route, info) [number] = (info),
+#include <nvmx/exits.def>
+#undef EXIT
+};
+
+const char *nvmx_exit_name(uint32_t basic_reason)
+{
+    static const char *const names[EXIT_REASON_COUNT] = {
+#define EXIT(number, name, route, info) [number] = #name,
+#include <nvmx/exits.def>
+#undef EXIT
+    };
+    return basic_reason < EXIT_REASON_COUNT ? names[basic_reason] : "?";
+}
+
+static void page_clear(l0pa_t page)
+{
+    uint64_t *word = port_l0_map(page);
+    for (unsigned i = 0; i < PAGE_SIZE / sizeof *word; i++)
+        word[i] = 0;
+}
+
+static void vmcs_region_prepare(const struct nvmx_vcpu_config *config, l0pa_t region)
+{
+    page_clear(region);
+    *(uint32_t *)port_l0_map(region) = (uint32_t)config->hardware->msr[0] & 0x7fffffff; // revision identifier
+}
+
+void nvmx_vcpu_init(struct nvmx_vcpu *vcpu, const struct nvmx_vcpu_config *config)
+{
+    *vcpu = (struct nvmx_vcpu){.config = *config};
+    vcpu->vmcs12_pointer = l1pa(NO_VMCS12);
+    vmcs_region_prepare(config, config->pages.vmcs01);
+    vmcs_region_prepare(config, config->pages.vmcs02);
+    vmcs_init(&vcpu->vmcs01, config->pages.vmcs01);
+    vmcs_init(&vcpu->vmcs02, config->pages.vmcs02);
+    vcpu->exists_hardware = field_set_existing(config->hardware);
+    vcpu->exists_l1 = field_set_existing(config->offered);
+    vcpu->rare = field_set_and(field_set_of_entry(ENTRY_RARE), vcpu->exists_hardware);
+    vcpu->hot = field_set_and(field_set_of_entry(ENTRY_HOT), vcpu->exists_hardware);
+    vcpu->merged = field_set_and(field_set_of_entry(ENTRY_MERGED), vcpu->exists_hardware);
+    vcpu->save_hot = field_set_and(field_set_of_exit(EXIT_SAVE_HOT), vcpu->exists_hardware);
+    vcpu->controls = field_set_and_not(field_set_of_type(VMCS_TYPE_CONTROL), field_set_of_entry(ENTRY_EVENT));
+    vcpu->host = field_set_of_type(VMCS_TYPE_HOST);
+    vcpu->guest_not_hot = field_set_of_type(VMCS_TYPE_GUEST);
+    // No row of stage GUEST depends on these, which L1 writes at almost every entry.
+    static const enum vmcs_field hot[] = {F_GUEST_RIP,
+                                          F_GUEST_RSP,
+                                          F_GUEST_CR3,
+                                          F_GUEST_INTERRUPTIBILITY,
+                                          F_GUEST_ACTIVITY_STATE,
+                                          F_GUEST_PENDING_DEBUG_EXCEPTIONS,
+                                          F_GUEST_INTERRUPT_STATUS,
+                                          F_PREEMPTION_TIMER_VALUE};
+    for (unsigned i = 0; i < sizeof hot / sizeof hot[0]; i++)
+        field_set_remove(&vcpu->guest_not_hot, hot[i]);
+    ept02_init(&vcpu->ept02, config->pages.ept02_pool, config->pages.ept02_pool_pages);
+    bitmaps_init(vcpu);
+}
+
+static uint32_t control_adjust(const struct nvmx_vcpu *vcpu, enum caps_word word, uint32_t wanted)
+{
+    const struct nvmx_caps *hardware = vcpu->config.hardware;
+    return (wanted | nvmx_caps_allowed0(hardware, word)) & nvmx_caps_allowed1(hardware, word);
+}
+
+// vmcs01's controls: L0's policy, and nothing of L1's.
+static void vmcs01_write_controls(struct nvmx_vcpu *vcpu)
+{
+    const struct nvmx_l0_policy *policy = &vcpu->config.policy;
+    uint32_t secondary = policy->secondary | SECONDARY_ENABLE_EPT | SECONDARY_UNRESTRICTED_GUEST |
+                         (policy->vpid01 != 0 ? SECONDARY_ENABLE_VPID : 0);
+    uint32_t primary = policy->primary | PRIMARY_ACTIVATE_SECONDARY | PRIMARY_USE_MSR_BITMAPS;
+    uint32_t exit = EXIT_HOST_ADDRESS_SPACE_SIZE | EXIT_SAVE_DEBUG_CONTROLS | EXIT_SAVE_PAT | EXIT_LOAD_PAT |
+                    EXIT_SAVE_EFER | EXIT_LOAD_EFER;
+    uint32_t entry = ENTRY_LOAD_DEBUG_CONTROLS | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER;
+    vmcs_write(vcpu, F_PIN_BASED_CONTROLS, control_adjust(vcpu, CAPS_PIN, policy->pin));
+    vmcs_write(vcpu, F_PRIMARY_CONTROLS, control_adjust(vcpu, CAPS_PRIMARY, primary));
+    vmcs_write(vcpu, F_SECONDARY_CONTROLS, control_adjust(vcpu, CAPS_SECONDARY, secondary));
+    vmcs_write(vcpu, F_VM_EXIT_CONTROLS, control_adjust(vcpu, CAPS_EXIT, exit));
+    vmcs_write(vcpu, F_VM_ENTRY_CONTROLS, control_adjust(vcpu, CAPS_ENTRY, entry));
+    vmcs_write(vcpu, F_EXCEPTION_BITMAP, policy->exception_bitmap);
+    vmcs_write(vcpu, F_PAGE_FAULT_ERROR_CODE_MASK, 0);
+    vmcs_write(vcpu, F_PAGE_FAULT_ERROR_CODE_MATCH, 0);
+    vmcs_write(vcpu, F_CR3_TARGET_COUNT, 0);
+    vmcs_write(vcpu, F_VM_ENTRY_INTERRUPTION_INFO, 0);
+    vmcs_write(vcpu, F_TSC_OFFSET, 0);
+    vmcs_write(vcpu, F_EPT_POINTER, policy->ept_pointer);
+    if (policy->vpid01 != 0)
+        vmcs_write(vcpu, F_VPID, policy->vpid01);
+    if (field_set_has(&vcpu->exists_hardware, F_XSS_EXITING_BITMAP))
+        vmcs_write(vcpu, F_XSS_EXITING_BITMAP, 0);
+    vmcs_write(vcpu, F_GUEST_CR0,
+               0); // L1's registers are L0's to set; what VMX operation forces is in from here on
+    vmcs_write(vcpu, F_GUEST_CR4, 0);
+    vmcs_write(vcpu, F_CR0_READ_SHADOW, 0);
+    vmcs_write(vcpu, F_CR4_READ_SHADOW, 0);
+    l1_cr_update_masks(vcpu, false);
+}
+
+void nvmx_vcpu_load(struct nvmx_vcpu *vcpu, struct hw_cpu *cpu)
+{
+    const struct nvmx_l0_policy *policy = &vcpu->config.policy;
+    vcpu->cpu = cpu;
+    vcpu->current = NULL;
+    vmcs_make_current(vcpu, vcpu->in_l2 ? &vcpu->vmcs02 : &vcpu->vmcs01);
+    bool first = !vcpu->vmcs01.constant_written;
+    if (first)
+        vmcs01_write_controls(vcpu);
+    vmcs_write_host_state(vcpu, vcpu->current);
+    // Translations of these tags may be stale here, from when the vcpu (or another one) ran here before.
+    if (policy->vpid01 != 0) {
+        hw_invvpid(cpu, INVVPID_SINGLE_CONTEXT, policy->vpid01, 0);
+        hw_invvpid(cpu, INVVPID_SINGLE_CONTEXT, policy->vpid02, 0);
+    }
+    ept02_drop_all(vcpu);
+}
+
+void nvmx_vcpu_put(struct nvmx_vcpu *vcpu)
+{
+    vmcs_clear(vcpu, &vcpu->vmcs01);
+    vmcs_clear(vcpu, &vcpu->vmcs02);
+    vcpu->cpu = NULL;
+}
+
+static void exit_read(struct nvmx_vcpu *vcpu)
+{
+    struct nvmx_exit *exit = &vcpu->exit;
+    exit->reason = (uint32_t)vmcs_read(vcpu, F_EXIT_REASON);
+    uint32_t basic = exit->reason & EXIT_REASON_BASIC_MASK;
+    uint32_t members = basic < EXIT_REASON_COUNT ? exit_info_members[basic] : 0;
+    exit->qualification = (members & Q) ? vmcs_read(vcpu, F_EXIT_QUALIFICATION) : 0;
+    exit->instruction_length = (members & L) ? (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INSTRUCTION_LENGTH) : 0;
+    exit->instruction_info = (members & I) ? (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INSTRUCTION_INFO) : 0;
+    exit->guest_linear_address = (members & G) ? vmcs_read(vcpu, F_GUEST_LINEAR_ADDRESS) : 0;
+    exit->guest_physical_address = (members & P) ? vmcs_read(vcpu, F_GUEST_PHYSICAL_ADDRESS) : 0;
+    exit->interruption_info = (members & V) ? (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INTERRUPTION_INFO) : 0;
+    exit->interruption_error_code = 0;
+    if ((exit->interruption_info & INTERRUPTION_ERROR_CODE) != 0)
+        exit->interruption_error_code = (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INTERRUPTION_ERROR_CODE);
+    exit->idt_vectoring_info = 0;
+    exit->idt_vectoring_error_code = 0;
+    if ((exit->reason & EXIT_REASON_ENTRY_FAILURE) != 0)
+        return; // a failed entry delivers nothing, and leaves the field as it was
+    exit->idt_vectoring_info = (uint32_t)vmcs_read(vcpu, F_IDT_VECTORING_INFO);
+    if ((exit->idt_vectoring_info & INTERRUPTION_VALID) == 0)
+        exit->idt_vectoring_info = 0;
+    else if ((exit->idt_vectoring_info & INTERRUPTION_ERROR_CODE) != 0)
+        exit->idt_vectoring_error_code = (uint32_t)vmcs_read(vcpu, F_IDT_VECTORING_ERROR_CODE);
+}
+
+// The hardware refused an entry of L2 that our checks had passed: L1 gets what the manual would give it, and
+// the difference is a bug report.
+static void entry_refused(struct nvmx_vcpu *vcpu)
+{
+    uint32_t error = (uint32_t)vmcs_read(vcpu, F_VM_INSTRUCTION_ERROR);
+    if (!vcpu->in_l2)
+        port_bug("VM entry of L1 failed with VM-instruction error", error, vcpu->vmcs01.launched);
+    port_log(vcpu, "DETECTOR: the processor refused an entry that passed every check; error, vmcs12", error,
+             vcpu->vmcs12_pointer.value);
+    vcpu->in_l2 = false;
+    vcpu->entry_pending = false;
+    vmcs_make_current(vcpu, &vcpu->vmcs01);
+    instruction_fail(vcpu, error);
+}
+
+enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
+{
+    event_prepare(vcpu);
+    struct vmcs *vmcs = vcpu->current;
+    bool l2 = vcpu->in_l2;
+    if (hw_enter(vcpu->cpu, &vcpu->regs, !vmcs->launched) != VMX_SUCCEED) {
+        entry_refused(vcpu);
+        return NVMX_CONTINUE;
+    }
+    exit_read(vcpu);
+    uint32_t basic = vcpu->exit.reason & EXIT_REASON_BASIC_MASK;
+    if (basic < EXIT_REASON_COUNT)
+        vcpu->exit_count[l2][basic]++;
+    if ((vcpu->exit.reason & EXIT_REASON_ENTRY_FAILURE) != 0) {
+        if (!l2)
+            port_bug("VM entry of L1 failed; reason, qualification", vcpu->exit.reason,
+                     vcpu->exit.qualification);
+        port_log(vcpu,
+                 "DETECTOR: the processor failed an entry that passed every check; reason, qualification",
+                 vcpu->exit.reason, vcpu->exit.qualification);
+        reflect_failed_entry(vcpu, basic, vcpu->exit.qualification);
+        return NVMX_CONTINUE;
+    }
+    vmcs->launched = true;
+    vcpu->entry_pending = false;
+    event_after_exit(vcpu);
+    if (!l2) {
+        if (basic == EXIT_CONTROL_REGISTER_ACCESS)
+            l1_cr_handle(vcpu);
+        else if (!instruction_handle(vcpu))
+            return NVMX_EXIT_FOR_L0;
+        return NVMX_CONTINUE;
+    }
+    switch (route_l2_exit(vcpu)) {
+    case ROUTE_TO_L1:
+        reflect_exit(vcpu);
+        return NVMX_CONTINUE;
+    case ROUTE_HANDLED:
+        return NVMX_CONTINUE;
+    case ROUTE_TO_L0:
+        break;
+    }
+    return NVMX_EXIT_FOR_L0;
+}
+
+uint64_t nvmx_read(struct nvmx_vcpu *vcpu, enum vmcs_field field)
+{
+    return vmcs_read(vcpu, field);
+}
+
+void nvmx_write(struct nvmx_vcpu *vcpu, enum vmcs_field field, uint64_t value)
+{
+    if (!vcpu->in_l2 && field == F_GUEST_CR0) {
+        l1_cr_write_state(vcpu, value, l1_cr4(vcpu));
+        return;
+    }
+    if (!vcpu->in_l2 && field == F_GUEST_CR4) {
+        l1_cr_write_state(vcpu, l1_cr0(vcpu), value);
+        return;
+    }
+    vmcs_write(vcpu, field, value);
+    if (field_table[field].entry == ENTRY_MERGED)
+        vmcs_note(vcpu->current, field, value);
+}
+
+void nvmx_skip_instruction(struct nvmx_vcpu *vcpu)
+{
+    uint64_t rip = vmcs_read(vcpu, F_GUEST_RIP) + vcpu->exit.instruction_length;
+    uint32_t cs = (uint32_t)vmcs_read(vcpu, F_GUEST_CS_ACCESS_RIGHTS);
+    uint64_t efer = vmcs_read(vcpu, F_GUEST_IA32_EFER);
+    bool is_64bit = (efer & EFER_LMA) != 0 && (cs & SEGMENT_L) != 0;
+    vmcs_write(vcpu, F_GUEST_RIP, is_64bit ? rip : (uint32_t)rip);
+    uint64_t interruptibility = vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY);
+    if ((interruptibility & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)) != 0)
+        vmcs_write(vcpu, F_GUEST_INTERRUPTIBILITY,
+                   interruptibility & ~(uint64_t)(INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS));
+    if ((vmcs_read(vcpu, F_GUEST_RFLAGS) & RFLAGS_TF) != 0) // BS: a single-step trap is pending
+        vmcs_write(vcpu, F_GUEST_PENDING_DEBUG_EXCEPTIONS,
+                   vmcs_read(vcpu, F_GUEST_PENDING_DEBUG_EXCEPTIONS) | 1ull << 14);
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MIT
+// libnvmx: nested VMX for a hypervisor (L0) that gives VT-x to its guest (L1). One `struct nvmx_vcpu` is one
+// virtual processor of L1. L0's loop is
+//
+//     for (;;) {
+//         if (nvmx_run(vcpu) == NVMX_EXIT_FOR_L0)
+//             l0_handle(vcpu);          // looks at vcpu->exit, uses the functions below, and goes on
+//     }
+//
+// The engine allocates nothing: memory comes with nvmx_vcpu_init.
+#ifndef NVMX_NVMX_H
+#define NVMX_NVMX_H
+
+#include <nvmx/caps.h>
+#include <nvmx/controls.h>
+#include <nvmx/hw.h>
+#include <nvmx/port.h>
+#include <nvmx/types.h>
+#include <nvmx/vmcs.h>
+
+// Basic exit reasons (exits.def).
+enum nvmx_exit_reason {
+#define EXIT(number, name, route, info) EXIT_##name = (number),
+#include <nvmx/exits.def>
+#undef EXIT
+    EXIT_REASON_COUNT
+};
+
+// "CPUID" for 10; "?" for a number outside the table.
+const char *nvmx_exit_name(uint32_t basic_reason);
+
+// A VM exit, read from the current VMCS once. Members that the reason does not define (exits.def) are 0.
+struct nvmx_exit {
+    uint32_t reason; // as in the VMCS: bits 15:0 basic reason, bit 31 VM-entry failure
+    uint32_t instruction_length;
+    uint32_t instruction_info;
+    uint32_t interruption_info, interruption_error_code;
+    uint32_t idt_vectoring_info, idt_vectoring_error_code;
+    uint64_t qualification;
+    uint64_t guest_linear_address;
+    uint64_t guest_physical_address;
+};
+
+// An event for the next VM entry; info 0: none.
+struct nvmx_event {
+    uint32_t info, error_code, instruction_length;
+};
+
+// A set of VMCS fields.
+#define FIELD_SET_WORDS ((F_COUNT + 63) / 64)
+struct field_set {
+    uint64_t bits[FIELD_SET_WORDS];
+};
+
+// One VMCS of L0's, in hardware: vmcs01 or vmcs02. engine/vmcs.c is its life cycle.
+struct vmcs {
+    l0pa_t region;
+    struct hw_cpu *cpu;        // where it is active; NULL: clear, in memory
+    bool launched;             // the processor's launch state; VMCLEAR clears it
+    bool constant_written;     // the constant part is in; reset at VMXON (vmcs02) or never (vmcs01)
+    struct hw_cpu *host_cpu;   // the logical processor whose host state is in; survives VMCLEAR
+    uint64_t written[F_COUNT]; // what the VMCS is known to hold, for MERGED fields
+    struct field_set written_known;
+};
+
+// What L0 itself wants of L1's execution: the control fields of vmcs01 and L0's share of vmcs02's.
+struct nvmx_l0_policy {
+    uint32_t pin, primary, secondary; // 1-settings that L0 wants besides what the processor demands
+    uint32_t exception_bitmap;
+    l0pa_t io_bitmap_a, io_bitmap_b; // ports that L0 intercepts; used when primary has PRIMARY_USE_IO_BITMAPS
+    l0pa_t msr_bitmap;               // MSRs that L0 intercepts from L1
+    uint64_t ept_pointer;            // ept01
+    uint16_t vpid01, vpid02;         // both non-zero and different, on processors that have VPID; else 0
+};
+
+// 4-KByte pages of L0's memory that one vcpu needs besides ept02's pool (each page zeroed by the engine).
+struct nvmx_vcpu_pages {
+    l0pa_t vmcs01, vmcs02;
+    l0pa_t io_bitmap_a, io_bitmap_b; // vmcs02's merged bitmaps
+    l0pa_t msr_bitmap;
+    l0pa_t ept02_pool;         // first of ept02_pool_pages contiguous pages
+    uint32_t ept02_pool_pages; // at least 64
+};
+
+struct nvmx_vcpu_config {
+    const struct nvmx_caps *hardware; // what the processor has
+    const struct nvmx_caps *offered;  // what L1 is told it has (nvmx_caps_offer)
+    struct nvmx_l0_policy policy;
+    struct nvmx_vcpu_pages pages;
+    uint64_t l1_physical_address_width; // MAXPHYADDR as L1 sees it
+    uint64_t feature_control;           // IA32_FEATURE_CONTROL as L1 reads it
+};
+
+// The parts of L1's MSR or I/O bitmap that L2 may use without an exit, learned from its exits (bitmaps.c).
+#define LEARNED_WORD_COUNT 16
+struct learned_bits {
+    struct {
+        uint16_t word; // 64-bit word of the bitmap
+        uint64_t open; // bits that are 0 in the bitmap that the processor uses
+    } entry[LEARNED_WORD_COUNT];
+    uint32_t count, next_victim;
+};
+
+#define EPT02_ROOT_COUNT 8
+
+// One cached ept02: the shadow of what L1's EPT pointer `eptp12` maps.
+struct ept02_root {
+    bool valid;
+    bool filled; // something was mapped since it was dropped
+    uint64_t eptp12;
+    l0pa_t pml4;
+    uint64_t last_used;
+};
+
+struct ept02 {
+    struct ept02_root root[EPT02_ROOT_COUNT];
+    uint32_t current; // index into root
+    l0pa_t pool;
+    uint32_t pool_pages, fresh; // pages [fresh, pool_pages) were never used
+    uint32_t free_list;         // page number + 1 of the first free page, 0: none
+    uint64_t clock;
+    l0pa_t void_page; // what L1-physical addresses are backed with where L1 has nothing
+};
+
+// L1's current VMCS as L1 wrote it: a copy in L0's memory. The rest of what L1 believes lives in L1's region.
+struct vmcs12 {
+    uint64_t field[F_COUNT];
+    struct field_set dirty; // written by L1 (all of them after VMPTRLD) since the last successful entry
+    bool launched;          // launch state as L1 sees it
+    bool rare_in_vmcs02;    // SAVE_RARE fields that are not dirty: the truth is in vmcs02
+};
+
+struct nvmx_vcpu {
+    struct nvmx_regs regs;   // of whoever ran last: L1 or L2
+    struct hw_cpu *cpu;      // the logical processor that the vcpu is loaded on; NULL: none
+    struct nvmx_exit exit;   // the last VM exit
+    bool in_l2;              // the VMCS to enter is vmcs02
+    bool entry_pending;      // L1's VMLAUNCH/VMRESUME succeeded, and L2 has not run since
+    struct nvmx_event event; // injected at the next entry
+    bool nmi_pending;        // an NMI reached L0 and is L1's (or L2's)
+
+    struct vmcs vmcs01, vmcs02;
+    struct vmcs *current; // the processor's current VMCS: &vmcs01 or &vmcs02; NULL when not loaded
+
+    // L1's VMX operation
+    bool vmxon; // L1 is in VMX operation
+    l1pa_t vmxon_pointer;
+    l1pa_t vmcs12_pointer; // all ones: L1 has no current VMCS
+    struct vmcs12 vmcs12;
+    uint64_t last_vpid12; // whose translations vpid02 holds
+    struct ept02 ept02;
+    struct learned_bits learned_msr, learned_io;
+
+    struct nvmx_vcpu_config config;
+    struct field_set exists_l1, exists_hardware;    // by the offered and by the hardware's controls
+    struct field_set rare, hot, merged, save_hot;   // vmcs02's fields by policy, those that the hardware has
+    struct field_set controls, host, guest_not_hot; // vmcs12's fields by what their checks depend on
+
+    uint64_t exit_count[2][EXIT_REASON_COUNT]; // [0] of L1, [1] of L2; by basic reason
+    uint64_t reflected_count, entry_count;
+    void *l0_data; // the embedding hypervisor's
+};
+
+// --- life cycle
+// -----------------------------------------------------------------------------------------------
+
+// `vcpu` may hold anything before. Writes nothing to hardware. cpu is NULL afterwards.
+void nvmx_vcpu_init(struct nvmx_vcpu *vcpu, const struct nvmx_vcpu_config *config);
+
+// Makes the vcpu's VMCS active and current on `cpu`, which must be in VMX operation and be the caller's. On
+// the first load, vmcs01's control fields and host state are written; L0 then writes vmcs01's guest state
+// with nvmx_write.
+void nvmx_vcpu_load(struct nvmx_vcpu *vcpu, struct hw_cpu *cpu);
+
+// VMCLEARs every VMCS of the vcpu that is active on its logical processor, which must be the caller's. The
+// vcpu may then be loaded elsewhere.
+void nvmx_vcpu_put(struct nvmx_vcpu *vcpu);
+
+enum nvmx_outcome {
+    NVMX_CONTINUE,    // the engine dealt with the exit: run again (also: a moment for L0 to preempt the vcpu)
+    NVMX_EXIT_FOR_L0, // vcpu->exit is L0's to handle, of L1 (in_l2 false) or of L2 (in_l2 true)
+};
+
+// Enters L1 or L2 once, reads the exit, and handles it as far as nested VMX is concerned.
+enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu);
+
+// --- for L0's own exit handlers: all act on whoever ran last, L1 or L2
+// ----------------------------------------------
+
+uint64_t nvmx_read(struct nvmx_vcpu *vcpu, enum vmcs_field field);
+void nvmx_write(struct nvmx_vcpu *vcpu, enum vmcs_field field, uint64_t value); // guest-state fields only
+
+// RIP past the instruction that exited (vcpu->exit.instruction_length), with the effects that completing an
+// instruction has: blocking by STI and MOV SS ends, a single-step trap becomes pending.
+void nvmx_skip_instruction(struct nvmx_vcpu *vcpu);
+
+// A hardware exception for the next entry. has_error: error_code is pushed. In L2, the exit that L1's
+// exception bitmap asks for is taken instead.
+void nvmx_raise(struct nvmx_vcpu *vcpu, uint32_t vector, bool has_error, uint32_t error_code);
+
+// Memory of L1 at a linear address, as a data access of L1 at its CPL 0 (only while in_l2 is false). false:
+// L1 gets a page fault instead.
+bool nvmx_linear_read(struct nvmx_vcpu *vcpu, uint64_t linear, void *to, uint32_t size);
+bool nvmx_linear_write(struct nvmx_vcpu *vcpu, uint64_t linear, const void *from, uint32_t size);
+
+// An NMI that arrived in L0: delivered to L1 (or L2, or as an exit from L2 to L1) at the next possible entry.
+void nvmx_pend_nmi(struct nvmx_vcpu *vcpu);
+
+// RDMSR/WRMSR by L1 of IA32_FEATURE_CONTROL and the VMX capability MSRs.
+enum nvmx_msr_result { NVMX_MSR_OK, NVMX_MSR_GP, NVMX_MSR_NOT_MINE };
+enum nvmx_msr_result nvmx_rdmsr(struct nvmx_vcpu *vcpu, uint32_t msr, uint64_t *value);
+enum nvmx_msr_result nvmx_wrmsr(struct nvmx_vcpu *vcpu, uint32_t msr, uint64_t value);
+
+// L1's CPUID leaf as the processor answered it, made L1's: VMX, OSXSAVE, OSPKE follow L1's state.
+struct nvmx_cpuid {
+    uint32_t eax, ebx, ecx, edx;
+};
+void nvmx_cpuid_adjust(struct nvmx_vcpu *vcpu, uint32_t leaf, uint32_t subleaf, struct nvmx_cpuid *result);
+
+// INIT signal to L1 outside VMX operation: the processor state after INIT, activity state wait-for-SIPI; and
+// the SIPI that follows. (In VMX operation INIT is blocked: ask vcpu->vmxon.) Manual: Processor State After
+// Reset/INIT.
+void nvmx_reset_l1(struct nvmx_vcpu *vcpu); // every architectural register as after INIT
+void nvmx_start_l1_at(struct nvmx_vcpu *vcpu, uint8_t sipi_vector);
+
+#endif

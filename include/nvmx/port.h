@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+// The second seam of the engine: what an embedding hypervisor provides. Link-time functions, no pointers.
+#ifndef NVMX_PORT_H
+#define NVMX_PORT_H
+
+#include <nvmx/types.h>
+
+struct hw_cpu;
+struct nvmx_vcpu;
+
+// L1's physical memory, as L1 sees it through ept01. Reads and writes may cross pages. false: some byte is
+// not RAM that L1 has (a hole, a device, or L0's own memory); then nothing was written, and `to` is
+// unspecified. Never raises an exception and never touches a device.
+bool port_l1_read(struct nvmx_vcpu *vcpu, l1pa_t from, void *to, size_t size);
+bool port_l1_write(struct nvmx_vcpu *vcpu, l1pa_t to, const void *from, size_t size);
+
+// As above, for an aligned 8-byte word: atomic, and *word is what the memory held before; swapped only when
+// that was `expected`. Used for the accessed and dirty bits of ept12.
+bool port_l1_compare_exchange(struct nvmx_vcpu *vcpu, l1pa_t at, uint64_t expected, uint64_t desired,
+                              uint64_t *word);
+
+// Where ept01 maps an L1-physical address. For RAM and devices alike; false: nothing is there for L1.
+struct port_mapping {
+    l0pa_t l0;           // machine address of the byte asked for
+    uint64_t size;       // 4K, 2M or 1G: the naturally aligned block around it that ept01 maps uniformly
+    uint8_t memory_type; // EPT memory type (0 UC, 1 WC, 4 WT, 5 WP, 6 WB)
+    bool readable, writable, executable;
+};
+bool port_l1_translate(struct nvmx_vcpu *vcpu, l1pa_t at, struct port_mapping *mapping);
+
+// L0's own view of pages that were handed to the engine at nvmx_vcpu_init.
+void *port_l0_map(l0pa_t page);
+
+// Host state of every VMCS. The constant part is asked for once per VMCS; the other when the processor
+// changes.
+struct port_host_constant {
+    uint64_t cr0, cr3, cr4, efer, pat, rip, sysenter_eip;
+    uint32_t sysenter_cs;
+    uint16_t es, cs, ss, ds, fs, gs, tr;
+};
+struct port_host_cpu {
+    uint64_t fs_base, gs_base, tr_base, gdtr_base, idtr_base, sysenter_esp, rsp;
+};
+void port_host_constant(struct port_host_constant *host);
+void port_host_cpu(struct hw_cpu *cpu, struct port_host_cpu *host);
+
+// One line of L0's log: `text` with two numbers behind it, for what L1 does and we do not support, and for
+// the explanation of failed entries. Rate-limited by the port if need be.
+void port_log(struct nvmx_vcpu *vcpu, const char *text, uint64_t a, uint64_t b);
+
+// We have a bug: say `what` and two numbers, dump, stop. No input from L1 or L2 may lead here.
+_Noreturn void port_bug(const char *what, uint64_t a, uint64_t b);
+
+#endif
