@@ -20,6 +20,7 @@ struct check_context {
 #define SECONDARY(control) ((c->secondary & SECONDARY_##control) != 0)
 #define EXIT(control)      ((V(VM_EXIT_CONTROLS) & EXIT_##control) != 0)
 #define ENTRY(control)     ((V(VM_ENTRY_CONTROLS) & ENTRY_##control) != 0)
+#define canonical          address_is_canonical
 #define INJECT_INFO        ((uint32_t)V(VM_ENTRY_INTERRUPTION_INFO))
 #define INJECT             ((INJECT_INFO & INTERRUPTION_VALID) != 0)
 #define INJECT_TYPE        event_type(INJECT_INFO)
@@ -57,11 +58,6 @@ static bool msr_area(const struct check_context *c, uint64_t address, uint64_t c
 {
     return count == 0 || ((address & 15) == 0 && within(c, address) && count <= UINT32_MAX &&
                           within(c, address + count * 16 - 1));
-}
-
-static bool canonical(uint64_t address)
-{
-    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
 }
 
 static bool fixed(uint64_t value, uint64_t fixed0, uint64_t fixed1)

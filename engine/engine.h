@@ -98,6 +98,8 @@ void vmcs12_store(struct nvmx_vcpu *vcpu);                     // L1's current V
 void vmcs12_set_clear(struct nvmx_vcpu *vcpu, l1pa_t pointer); // launch state in a region that is not current
 uint64_t vmcs12_read(struct nvmx_vcpu *vcpu, enum vmcs_field field);
 void vmcs12_write(struct nvmx_vcpu *vcpu, enum vmcs_field field, uint64_t value); // as L1's VMWRITE
+// vmcs12 has the truth of every field, and vmcs02 is to get it at the next entry.
+void vmcs12_set_all_dirty(struct nvmx_vcpu *vcpu);
 // Fetches the SAVE_RARE fields whose truth is in vmcs02.
 void vmcs12_sync_rare(struct nvmx_vcpu *vcpu);
 

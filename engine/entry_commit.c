@@ -79,7 +79,6 @@ static bool entry_check(struct nvmx_vcpu *vcpu, bool controls_dirty)
 
 void entry_from_l1(struct nvmx_vcpu *vcpu)
 {
-    bool launch = vcpu->exit.reason == EXIT_VMLAUNCH;
     bool controls_dirty = field_set_meets(&vcpu->vmcs12.dirty, &vcpu->controls);
     if (!entry_check(vcpu, controls_dirty))
         return;
@@ -94,12 +93,7 @@ void entry_from_l1(struct nvmx_vcpu *vcpu)
     if (msr_count != 0)
         failed = msr_list_load(vcpu, l1pa(vmcs12_get(vcpu, F_VM_ENTRY_MSR_LOAD_ADDRESS)), msr_count);
     if (failed != 0) {
-        vcpu->vmcs12.rare_in_vmcs02 = false;
-        for (unsigned i = 0; i < FIELD_SET_WORDS; i++)
-            vcpu->vmcs12.dirty.bits[i] = ~0ull;
+        vmcs12_set_all_dirty(vcpu); // L1 tried to enter with these, not with what the list made of them
         reflect_failed_entry(vcpu, EXIT_ENTRY_FAILURE_MSR_LOADING, failed);
-        return;
     }
-    if (launch)
-        vcpu->vmcs12.launched = true;
 }

@@ -106,6 +106,7 @@ static void handle_vmxoff(struct nvmx_vcpu *vcpu)
     vmcs12_store(vcpu);
     vmcs_clear(vcpu, &vcpu->vmcs02);
     bitmaps_reset(vcpu);
+    ept02_drop_all(vcpu); // the manual lets cached translations outlive VMXOFF; few L1s expect them to
     vcpu->vmcs12_pointer = l1pa(NO_VMCS12);
     l1_cr_update_masks(vcpu, false);
     instruction_succeed(vcpu);
@@ -260,6 +261,19 @@ static void handle_entry(struct nvmx_vcpu *vcpu)
     entry_from_l1(vcpu);
 }
 
+// In VMX root operation there is no SMM monitor to call. Unlike the others, VMCALL exits in every mode.
+static void handle_vmcall(struct nvmx_vcpu *vcpu)
+{
+    bool compatibility = (vmcs_read(vcpu, F_GUEST_IA32_EFER) & EFER_LMA) != 0 && !l1_is_64bit(vcpu);
+    bool virtual_8086 = (vmcs_read(vcpu, F_GUEST_RFLAGS) & RFLAGS_VM) != 0;
+    if (!vcpu->vmxon || compatibility || virtual_8086)
+        nvmx_raise(vcpu, VECTOR_UD, false, 0);
+    else if (l1_cpl(vcpu) > 0)
+        nvmx_raise(vcpu, VECTOR_GP, true, 0);
+    else
+        instruction_fail(vcpu, VMERR_VMCALL_IN_ROOT);
+}
+
 bool instruction_handle(struct nvmx_vcpu *vcpu)
 {
     static void (*const handlers[EXIT_REASON_COUNT])(struct nvmx_vcpu *) = {
@@ -269,13 +283,8 @@ bool instruction_handle(struct nvmx_vcpu *vcpu)
         [EXIT_INVEPT] = invalidate_ept,  [EXIT_INVVPID] = invalidate_vpid,
     };
     uint32_t reason = vcpu->exit.reason;
-    if (reason == EXIT_VMCALL) { // in VMX root operation there is no SMM monitor to call; outside: #UD
-        if (!vcpu->vmxon)
-            nvmx_raise(vcpu, VECTOR_UD, false, 0);
-        else if (l1_cpl(vcpu) > 0)
-            nvmx_raise(vcpu, VECTOR_GP, true, 0);
-        else
-            instruction_fail(vcpu, VMERR_VMCALL_IN_ROOT);
+    if (reason == EXIT_VMCALL) {
+        handle_vmcall(vcpu);
         return true;
     }
     if (reason >= EXIT_REASON_COUNT || handlers[reason] == NULL)

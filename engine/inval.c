@@ -8,13 +8,16 @@ struct descriptor {
     uint64_t first, second;
 };
 
-// The type in the register operand and the 128-bit descriptor in memory.
-static enum access_result operand_read(struct nvmx_vcpu *vcpu, uint64_t *type, struct descriptor *descriptor)
+static uint64_t operand_type(struct nvmx_vcpu *vcpu)
+{
+    uint64_t type = l1_gpr_read(vcpu, vcpu->exit.instruction_info >> 28);
+    return l1_is_64bit(vcpu) ? type : (uint32_t)type;
+}
+
+// The 128-bit descriptor in memory, which is read only when the type is one that L1 has.
+static enum access_result operand_read(struct nvmx_vcpu *vcpu, struct descriptor *descriptor)
 {
     struct operand operand;
-    *type = l1_gpr_read(vcpu, vcpu->exit.instruction_info >> 28);
-    if (!l1_is_64bit(vcpu))
-        *type = (uint32_t)*type;
     if (l1_operand_decode(vcpu, sizeof *descriptor, false, &operand) != ACCESS_OK)
         return ACCESS_FAULT;
     return l1_linear_read(vcpu, operand.linear_address, descriptor, sizeof *descriptor);
@@ -28,15 +31,15 @@ static bool type_is_offered(const struct nvmx_vcpu *vcpu, uint64_t type, unsigne
 
 void invalidate_ept(struct nvmx_vcpu *vcpu)
 {
-    uint64_t type;
+    uint64_t type = operand_type(vcpu);
     struct descriptor descriptor;
-    if (operand_read(vcpu, &type, &descriptor) != ACCESS_OK)
-        return;
     // IA32_VMX_EPT_VPID_CAP bits 25 (single context, type 1) and 26 (all contexts, type 2)
     if (type == 0 || !type_is_offered(vcpu, type, 24, 3)) {
         instruction_fail(vcpu, VMERR_INVALID_OPERAND);
         return;
     }
+    if (operand_read(vcpu, &descriptor) != ACCESS_OK)
+        return;
     if (type == INVEPT_ALL_CONTEXTS) {
         ept02_drop_all(vcpu);
     } else {
@@ -51,22 +54,20 @@ void invalidate_ept(struct nvmx_vcpu *vcpu)
     instruction_succeed(vcpu);
 }
 
-static bool is_canonical(uint64_t address)
-{
-    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
-}
-
 void invalidate_vpid(struct nvmx_vcpu *vcpu)
 {
-    uint64_t type;
+    uint64_t type = operand_type(vcpu);
     struct descriptor descriptor;
-    if (operand_read(vcpu, &type, &descriptor) != ACCESS_OK)
+    // IA32_VMX_EPT_VPID_CAP bits 40 to 43 are types 0 to 3
+    if (!type_is_offered(vcpu, type, 40, 4)) {
+        instruction_fail(vcpu, VMERR_INVALID_OPERAND);
+        return;
+    }
+    if (operand_read(vcpu, &descriptor) != ACCESS_OK)
         return;
     uint16_t vpid12 = (uint16_t)descriptor.first;
-    // IA32_VMX_EPT_VPID_CAP bits 40 to 43 are types 0 to 3
-    if (!type_is_offered(vcpu, type, 40, 4) || descriptor.first >> 16 != 0 ||
-        (type != INVVPID_ALL_CONTEXTS && vpid12 == 0) ||
-        (type == INVVPID_INDIVIDUAL_ADDRESS && !is_canonical(descriptor.second))) {
+    if (descriptor.first >> 16 != 0 || (type != INVVPID_ALL_CONTEXTS && vpid12 == 0) ||
+        (type == INVVPID_INDIVIDUAL_ADDRESS && !address_is_canonical(descriptor.second))) {
         instruction_fail(vcpu, VMERR_INVALID_OPERAND);
         return;
     }

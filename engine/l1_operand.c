@@ -35,11 +35,6 @@ void l1_gpr_write(struct nvmx_vcpu *vcpu, uint32_t gpr, uint64_t value)
         vcpu->regs.gpr[gpr] = value;
 }
 
-static bool is_canonical(uint64_t address)
-{
-    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
-}
-
 // Outside 64-bit mode: may the access of `size` bytes at `offset` go through this segment?
 static bool segment_allows(uint32_t rights, uint32_t limit, uint64_t offset, uint32_t size, bool write)
 {
@@ -82,7 +77,8 @@ enum access_result l1_operand_decode(struct nvmx_vcpu *vcpu, uint32_t size, bool
         operand->linear_address = offset;
         if (segment == SEG_FS || segment == SEG_GS)
             operand->linear_address += vmcs_read(vcpu, base_field);
-        if (is_canonical(operand->linear_address) && is_canonical(operand->linear_address + size - 1))
+        if (address_is_canonical(operand->linear_address) &&
+            address_is_canonical(operand->linear_address + size - 1))
             return ACCESS_OK;
     } else {
         uint32_t rights = (uint32_t)vmcs_read(vcpu, (enum vmcs_field)(F_GUEST_ES_ACCESS_RIGHTS + segment));

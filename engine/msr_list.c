@@ -53,7 +53,7 @@ static bool msr_value_is_legal(struct nvmx_vcpu *vcpu, uint32_t msr, uint64_t va
         return (value & ~0xffc3ull) == 0;
     case MSR_IA32_SYSENTER_ESP:
     case MSR_IA32_SYSENTER_EIP:
-        return (uint64_t)((int64_t)(value << 16) >> 16) == value;
+        return address_is_canonical(value);
     default:
         return true;
     }

@@ -94,7 +94,6 @@ static void vmcs01_write_controls(struct nvmx_vcpu *vcpu)
     vmcs_write(vcpu, F_PAGE_FAULT_ERROR_CODE_MASK, 0);
     vmcs_write(vcpu, F_PAGE_FAULT_ERROR_CODE_MATCH, 0);
     vmcs_write(vcpu, F_CR3_TARGET_COUNT, 0);
-    vmcs_write(vcpu, F_VM_ENTRY_INTERRUPTION_INFO, 0);
     vmcs_write(vcpu, F_TSC_OFFSET, 0);
     vmcs_write(vcpu, F_EPT_POINTER, policy->ept_pointer);
     if (policy->vpid01 != 0)
@@ -160,6 +159,13 @@ static void exit_read(struct nvmx_vcpu *vcpu)
         exit->idt_vectoring_error_code = (uint32_t)vmcs_read(vcpu, F_IDT_VECTORING_ERROR_CODE);
 }
 
+// What vmcs02 holds is L1's own writing; none of it counts as accepted.
+static void entry_forget(struct nvmx_vcpu *vcpu)
+{
+    vmcs12_sync_rare(vcpu);
+    vmcs12_set_all_dirty(vcpu);
+}
+
 // The hardware refused an entry of L2 that our checks had passed: L1 gets what the manual would give it, and
 // the difference is a bug report.
 static void entry_refused(struct nvmx_vcpu *vcpu)
@@ -169,6 +175,11 @@ static void entry_refused(struct nvmx_vcpu *vcpu)
         port_bug("VM entry of L1 failed with VM-instruction error", error, vcpu->vmcs01.launched);
     port_log(vcpu, "DETECTOR: the processor refused an entry that passed every check; error, vmcs12", error,
              vcpu->vmcs12_pointer.value);
+    entry_forget(vcpu);
+    if (!vcpu->entry_pending) { // L2 was running: there is no VMLAUNCH of L1's that could fail
+        reflect_failed_entry(vcpu, EXIT_ENTRY_FAILURE_GUEST_STATE, 0);
+        return;
+    }
     vcpu->in_l2 = false;
     vcpu->entry_pending = false;
     vmcs_make_current(vcpu, &vcpu->vmcs01);
@@ -199,6 +210,8 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
         return NVMX_CONTINUE;
     }
     vmcs->launched = true;
+    if (l2)
+        vcpu->vmcs12.launched = true;
     vcpu->entry_pending = false;
     event_after_exit(vcpu);
     if (!l2) {
@@ -242,11 +255,14 @@ void nvmx_write(struct nvmx_vcpu *vcpu, enum vmcs_field field, uint64_t value)
 
 void nvmx_skip_instruction(struct nvmx_vcpu *vcpu)
 {
-    uint64_t rip = vmcs_read(vcpu, F_GUEST_RIP) + vcpu->exit.instruction_length;
-    uint32_t cs = (uint32_t)vmcs_read(vcpu, F_GUEST_CS_ACCESS_RIGHTS);
-    uint64_t efer = vmcs_read(vcpu, F_GUEST_IA32_EFER);
-    bool is_64bit = (efer & EFER_LMA) != 0 && (cs & SEGMENT_L) != 0;
-    vmcs_write(vcpu, F_GUEST_RIP, is_64bit ? rip : (uint32_t)rip);
+    uint64_t old = vmcs_read(vcpu, F_GUEST_RIP), rip = old + vcpu->exit.instruction_length;
+    if (((old ^ rip) >> 32) != 0) { // rare: outside 64-bit mode, EIP wraps
+        uint32_t cs = (uint32_t)vmcs_read(vcpu, F_GUEST_CS_ACCESS_RIGHTS);
+        uint64_t efer = vmcs_read(vcpu, F_GUEST_IA32_EFER);
+        bool is_64bit = (efer & EFER_LMA) != 0 && (cs & SEGMENT_L) != 0;
+        rip = is_64bit ? rip : (uint32_t)rip;
+    }
+    vmcs_write(vcpu, F_GUEST_RIP, rip);
     uint64_t interruptibility = vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY);
     if ((interruptibility & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)) != 0)
         vmcs_write(vcpu, F_GUEST_INTERRUPTIBILITY,

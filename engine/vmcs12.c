@@ -27,11 +27,16 @@ bool vmcs12_load(struct nvmx_vcpu *vcpu, l1pa_t pointer)
     for (enum vmcs_field field = 0; field < F_COUNT; field++)
         vmcs12->field[field] = region.field[field] & field_mask(field);
     vmcs12->launched = region.launch_state == LAUNCH_STATE_LAUNCHED;
-    vmcs12->rare_in_vmcs02 = false;
-    for (unsigned i = 0; i < FIELD_SET_WORDS; i++)
-        vmcs12->dirty.bits[i] = ~0ull;
+    vmcs12_set_all_dirty(vcpu);
     bitmaps_reset(vcpu);
     return is_ram;
+}
+
+void vmcs12_set_all_dirty(struct nvmx_vcpu *vcpu)
+{
+    vcpu->vmcs12.rare_in_vmcs02 = false;
+    for (unsigned i = 0; i < FIELD_SET_WORDS; i++)
+        vcpu->vmcs12.dirty.bits[i] = ~0ull;
 }
 
 void vmcs12_store(struct nvmx_vcpu *vcpu)

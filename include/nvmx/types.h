@@ -35,6 +35,12 @@ static inline l2pa_t l2pa(uint64_t value)
 #define PAGE_SIZE  4096ULL
 #define PAGE_SHIFT 12
 
+// Bits 63:47 are equal (48-bit linear addresses).
+static inline bool address_is_canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
 // The general-purpose registers but RSP, which lives in the VMCS; the order is the SDM's register encoding,
 // so that an operand's register number is an index here. Entry 4 (RSP) is unused.
 enum nvmx_gpr {
