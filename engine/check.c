@@ -3,15 +3,17 @@
 // Manual: VM Entries (Checks on VMX Controls and Host-State Area; Checking and Loading Guest State).
 #include "engine.h"
 
+#include <nvmx/check.h>
+
 struct check_context {
-    struct nvmx_vcpu *vcpu;
-    const uint64_t *field; // vmcs12's
-    const struct nvmx_caps *offered;
+    struct nvmx_vcpu *vcpu; // NULL: memory is unknown
+    const uint64_t *field;
+    const struct nvmx_caps *caps;
     uint64_t misc, cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1;
     uint64_t physical_width;
     uint32_t secondary; // 0 unless activated
     uint32_t allowed1_primary;
-    bool l1_long_mode;
+    bool long_mode;
 };
 
 #define V(name)            (c->field[F_##name])
@@ -40,8 +42,8 @@ struct check_context {
 
 static bool allowed(const struct check_context *c, enum caps_word word, uint64_t value)
 {
-    return (value & ~(uint64_t)nvmx_caps_allowed1(c->offered, word)) == 0 &&
-           (~value & nvmx_caps_allowed0(c->offered, word)) == 0;
+    return (value & ~(uint64_t)nvmx_caps_allowed1(c->caps, word)) == 0 &&
+           (~value & nvmx_caps_allowed0(c->caps, word)) == 0;
 }
 
 static bool within(const struct check_context *c, uint64_t address)
@@ -65,6 +67,12 @@ static bool fixed(uint64_t value, uint64_t fixed0, uint64_t fixed1)
     return (value & fixed0) == fixed0 && (value & ~fixed1) == 0;
 }
 
+// An unrestricted guest may clear PE and PG.
+static uint64_t guest_cr0_fixed0(const struct check_context *c)
+{
+    return c->cr0_fixed0 & ~(SECONDARY(UNRESTRICTED_GUEST) ? CR0_PE | CR0_PG : 0);
+}
+
 static bool pat(uint64_t value)
 {
     for (unsigned i = 0; i < 8; i++) {
@@ -81,13 +89,19 @@ static bool granularity(uint64_t limit, uint64_t access_rights)
     return g ? (limit & 0xfff) == 0xfff : (limit & 0xfff00000) == 0;
 }
 
-static bool tpr_threshold_above_vtpr(const struct check_context *c)
+// Bits 7:4 of VTPR.
+static uint64_t vtpr_class(const struct check_context *c)
 {
     uint8_t vtpr;
     l1pa_t at = l1pa(V(VIRTUAL_APIC_ADDRESS) + 0x80);
-    if (!port_l1_read(c->vcpu, at, &vtpr, sizeof vtpr))
-        vtpr = 0xff;
-    return (V(TPR_THRESHOLD) & 0xf) > (vtpr >> 4);
+    if (c->vcpu == NULL || !port_l1_read(c->vcpu, at, &vtpr, sizeof vtpr))
+        vtpr = 0xff; // a hole reads as all ones
+    return vtpr >> 4;
+}
+
+static bool tpr_threshold_above_vtpr(const struct check_context *c)
+{
+    return (V(TPR_THRESHOLD) & 0xf) > vtpr_class(c);
 }
 
 static bool inject_has_error_code(const struct check_context *c)
@@ -140,8 +154,9 @@ static bool link_pointer(const struct check_context *c)
     if (pointer == ~0ull)
         return true;
     uint32_t revision; // with the shadow indicator, which must be 0 without VMCS shadowing
-    return page(c, pointer) && port_l1_read(c->vcpu, l1pa(pointer), &revision, sizeof revision) &&
-           revision == VMCS12_REVISION;
+    if (!page(c, pointer) || c->vcpu == NULL)
+        return c->vcpu == NULL && page(c, pointer);
+    return port_l1_read(c->vcpu, l1pa(pointer), &revision, sizeof revision) && revision == VMCS12_REVISION;
 }
 
 // L2 with EPT and PAE paging brings its PDPTEs along; without EPT they are in L1's memory at CR3.
@@ -150,6 +165,8 @@ static bool pdpte_reserved(const struct check_context *c)
     if ((V(GUEST_CR0) & CR0_PG) == 0 || (V(GUEST_CR4) & CR4_PAE) == 0 || ENTRY(IA32E_MODE_GUEST))
         return false;
     uint64_t pdpte[4] = {V(GUEST_PDPTE0), V(GUEST_PDPTE1), V(GUEST_PDPTE2), V(GUEST_PDPTE3)};
+    if (!SECONDARY(ENABLE_EPT) && c->vcpu == NULL)
+        return false;
     if (!SECONDARY(ENABLE_EPT) &&
         !port_l1_read(c->vcpu, l1pa(V(GUEST_CR3) & 0xffffffe0), pdpte, sizeof pdpte))
         return true;
@@ -159,93 +176,119 @@ static bool pdpte_reserved(const struct check_context *c)
     return false;
 }
 
-bool check_eptp_is_valid(const struct nvmx_vcpu *vcpu, uint64_t eptp12)
+bool check_ept_pointer(const struct nvmx_caps *caps, uint64_t physical_address_width, uint64_t ept_pointer)
 {
-    uint64_t caps = vcpu->config.offered->msr[MSR_IA32_VMX_EPT_VPID_CAP - CAPS_MSR_FIRST];
-    uint64_t type = eptp12 & 7, walk_length_minus_1 = (eptp12 >> 3) & 7;
-    bool type_ok = (type == 0 && (caps & EPT_CAP_MEMORY_TYPE_UC) != 0) ||
-                   (type == 6 && (caps & EPT_CAP_MEMORY_TYPE_WB) != 0);
-    uint64_t reserved = 0xf80 | ((caps & EPT_CAP_ACCESSED_DIRTY) == 0 ? 1ull << 6 : 0);
-    return type_ok && walk_length_minus_1 == 3 && (caps & EPT_CAP_WALK_LENGTH_4) != 0 &&
-           (eptp12 & reserved) == 0 && eptp12 >> vcpu->config.l1_physical_address_width == 0;
+    uint64_t ept_caps = caps->msr[MSR_IA32_VMX_EPT_VPID_CAP - CAPS_MSR_FIRST];
+    uint64_t type = ept_pointer & 7, walk_length_minus_1 = (ept_pointer >> 3) & 7;
+    bool type_ok = (type == 0 && (ept_caps & EPT_CAP_MEMORY_TYPE_UC) != 0) ||
+                   (type == 6 && (ept_caps & EPT_CAP_MEMORY_TYPE_WB) != 0);
+    uint64_t reserved = 0xf80 | ((ept_caps & EPT_CAP_ACCESSED_DIRTY) == 0 ? 1ull << 6 : 0);
+    return type_ok && walk_length_minus_1 == 3 && (ept_caps & EPT_CAP_WALK_LENGTH_4) != 0 &&
+           (ept_pointer & reserved) == 0 && ept_pointer >> physical_address_width == 0;
 }
 
-enum check_row {
-#define CHECK(id, stage, field, qualification, section, message, broken) ROW_##id,
-#include <nvmx/checks.def>
-#undef CHECK
-    ROW_COUNT
-};
+// --- legal values near illegal ones
+// -----------------------------------------------------------------------------------
 
-static const struct {
-    const char *text;
-    uint16_t field;
-    uint8_t qualification;
-} rows[ROW_COUNT] = {
-#define CHECK(id, stage, field, qualification, section, message, broken)                                     \
-    [ROW_##id] = {#id ": " #field " " message " (" section ")", F_##field, qualification},
-#include <nvmx/checks.def>
-#undef CHECK
-};
+#define PAT_AT_RESET 0x0007040600070406ull
 
-static struct check_context context_make(struct nvmx_vcpu *vcpu)
+static uint64_t width_mask(const struct check_context *c)
 {
-    const struct nvmx_caps *offered = vcpu->config.offered;
-    const uint64_t *msr = offered->msr;
+    return (1ull << c->physical_width) - 1;
+}
+
+static uint64_t nearest_allowed(const struct check_context *c, enum caps_word word, uint64_t value)
+{
+    return (value | nvmx_caps_allowed0(c->caps, word)) & nvmx_caps_allowed1(c->caps, word);
+}
+
+static uint64_t nearest_canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16);
+}
+
+static uint64_t nearest_eptp(const struct check_context *c, uint64_t ept_pointer)
+{
+    uint64_t ept_caps = c->caps->msr[MSR_IA32_VMX_EPT_VPID_CAP - CAPS_MSR_FIRST];
+    uint64_t type = (ept_caps & EPT_CAP_MEMORY_TYPE_WB) != 0 ? 6 : 0;
+    return (ept_pointer & width_mask(c) & ~0xfffull) | 3 << 3 | type;
+}
+
+static uint64_t with_dpl(uint64_t access_rights, uint64_t dpl)
+{
+    return (access_rights & ~(3ull << SEGMENT_DPL_SHIFT)) | dpl << SEGMENT_DPL_SHIFT;
+}
+
+// --- the table
+// ----------------------------------------------------------------------------------------------------
+
+const struct check_rule check_rules[CHECK_COUNT] = {
+#define CHECK(number, id, stage, field, qualification, section, message, broken, legal)                      \
+    [CHECK_##id] = {#id, message, section, number, F_##field, STAGE_##stage, qualification},
+#include <nvmx/checks.def>
+#undef CHECK
+};
+
+static struct check_context context_make(const struct check_input *input)
+{
+    const uint64_t *msr = input->caps->msr, *field = input->field;
     return (struct check_context){
-        .vcpu = vcpu,
-        .field = vcpu->vmcs12.field,
-        .offered = offered,
+        .vcpu = input->vcpu,
+        .field = field,
+        .caps = input->caps,
         .misc = msr[MSR_IA32_VMX_MISC - CAPS_MSR_FIRST],
         .cr0_fixed0 = msr[MSR_IA32_VMX_CR0_FIXED0 - CAPS_MSR_FIRST],
         .cr0_fixed1 = msr[MSR_IA32_VMX_CR0_FIXED1 - CAPS_MSR_FIRST],
         .cr4_fixed0 = msr[MSR_IA32_VMX_CR4_FIXED0 - CAPS_MSR_FIRST],
         .cr4_fixed1 = msr[MSR_IA32_VMX_CR4_FIXED1 - CAPS_MSR_FIRST],
-        .physical_width = vcpu->config.l1_physical_address_width,
-        .secondary = vmcs12_secondary(vcpu),
-        .allowed1_primary = nvmx_caps_allowed1(offered, CAPS_PRIMARY),
-        .l1_long_mode = (vmcs_read(vcpu, F_GUEST_IA32_EFER) & EFER_LMA) != 0,
+        .physical_width = input->physical_address_width,
+        .secondary = (field[F_PRIMARY_CONTROLS] & PRIMARY_ACTIVATE_SECONDARY) != 0
+                         ? (uint32_t)field[F_SECONDARY_CONTROLS]
+                         : 0,
+        .allowed1_primary = nvmx_caps_allowed1(input->caps, CAPS_PRIMARY),
+        .long_mode = input->long_mode,
     };
 }
 
-static int row_is_broken(const struct check_context *c, int first, enum check_row row)
+static void report_add(struct check_report *report, enum check_index index, uint64_t value, uint64_t legal)
 {
-    port_log(c->vcpu, rows[row].text, c->field[rows[row].field], c->vcpu->vmcs12_pointer.value);
-    return first < 0 ? (int)row : first;
+    if (report->count < CHECK_REPORT_MAX)
+        report->broken[report->count] =
+            (struct check_broken){.index = (uint16_t)index, .value = value, .legal = legal};
+    report->count++;
 }
 
 // Inlined with a constant stage, so that each call holds its own stage's rows only.
-static inline __attribute__((always_inline)) int rows_check(const struct check_context *c,
-                                                            enum check_stage in_stage)
+static inline __attribute__((always_inline)) void
+rows_check(const struct check_context *c, enum check_stage in_stage, struct check_report *report)
 {
-    int first = -1;
-#define CHECK(id, stage, field, qualification, section, message, broken)                                     \
-    if (STAGE_##stage == in_stage && (broken))                                                               \
-        first = row_is_broken(c, first, ROW_##id);
+#define CHECK(number, id, stage, field, qualification, section, message, broken, legal)                      \
+    if (STAGE_##stage == in_stage && __builtin_expect(broken, 0))                                            \
+        report_add(report, CHECK_##id, V(field), legal);
 #include <nvmx/checks.def>
 #undef CHECK
-    return first;
 }
 
-int check_stage(struct nvmx_vcpu *vcpu, enum check_stage stage)
+void check_stage(const struct check_input *input, enum check_stage stage, struct check_report *report)
 {
-    const struct check_context context = context_make(vcpu);
+    const struct check_context context = context_make(input);
     switch (stage) {
     case STAGE_CONTROLS:
-        return rows_check(&context, STAGE_CONTROLS);
+        rows_check(&context, STAGE_CONTROLS, report);
+        break;
     case STAGE_CONTROLS_HOT:
-        return rows_check(&context, STAGE_CONTROLS_HOT);
+        rows_check(&context, STAGE_CONTROLS_HOT, report);
+        break;
     case STAGE_HOST:
-        return rows_check(&context, STAGE_HOST);
+        rows_check(&context, STAGE_HOST, report);
+        break;
     case STAGE_GUEST:
-        return rows_check(&context, STAGE_GUEST);
+        rows_check(&context, STAGE_GUEST, report);
+        break;
     case STAGE_GUEST_HOT:
-        return rows_check(&context, STAGE_GUEST_HOT);
+        rows_check(&context, STAGE_GUEST_HOT, report);
+        break;
+    case STAGE_COUNT:
+        break;
     }
-    return -1;
-}
-
-uint64_t check_exit_qualification(int row)
-{
-    return rows[row].qualification;
 }

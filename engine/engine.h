@@ -124,14 +124,6 @@ static inline uint32_t vmcs12_secondary(const struct nvmx_vcpu *vcpu)
                : 0;
 }
 
-// --- check.c: the VM-entry checks (checks.def)
-// ------------------------------------------------------------------
-enum check_stage { STAGE_CONTROLS, STAGE_CONTROLS_HOT, STAGE_HOST, STAGE_GUEST, STAGE_GUEST_HOT };
-// The first rule of the stage that vmcs12 breaks: its row's number; -1: none. Every broken rule is logged.
-int check_stage(struct nvmx_vcpu *vcpu, enum check_stage stage);
-uint64_t check_exit_qualification(int row); // of exit 33, for a STAGE_GUEST row
-bool check_eptp_is_valid(const struct nvmx_vcpu *vcpu, uint64_t eptp12);
-
 // --- entry_plan.c, entry_commit.c
 // -----------------------------------------------------------------------------
 struct entry_plan {
@@ -158,7 +150,7 @@ uint32_t msr_list_store(struct nvmx_vcpu *vcpu, l1pa_t list, uint32_t count);
 // --- bitmaps.c: L1's MSR and I/O bitmaps
 // -------------------------------------------------------------------------
 void bitmaps_init(struct nvmx_vcpu *vcpu);
-void bitmaps_reset(struct nvmx_vcpu *vcpu); // everything exits
+void bitmaps_reset(struct nvmx_vcpu *vcpu);        // everything exits
 void bitmaps_before_entry(struct nvmx_vcpu *vcpu); // closes what L1 has closed since
 // The exit is L2's RDMSR/WRMSR (IN/OUT...): does L1's bitmap ask for it?
 bool bitmaps_l1_wants_msr(struct nvmx_vcpu *vcpu, uint32_t msr, bool write);

@@ -3,6 +3,8 @@
 // written. Manual: VM Entries.
 #include "engine.h"
 
+#include <nvmx/check.h>
+
 // vpid02 holds the translations of one vpid12; without VPID of L1's, every entry drops them.
 static void commit_vpid(struct nvmx_vcpu *vcpu)
 {
@@ -51,36 +53,53 @@ void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
     vcpu->entry_count++;
 }
 
-// Which checks can have another outcome than at the last successful entry of this vmcs12.
-static bool entry_check(struct nvmx_vcpu *vcpu, bool controls_dirty)
+// What the entry's outcome is after a stage: nothing broken, or the first broken rule's VMfail or exit.
+static bool stage_holds(struct nvmx_vcpu *vcpu, const struct check_input *input, enum check_stage stage,
+                        struct check_report *report)
+{
+    check_stage(input, stage, report);
+    if (report->count == 0)
+        return true;
+    for (uint32_t i = 0; i < report->count && i < CHECK_REPORT_MAX; i++)
+        port_explain(vcpu, &report->broken[i]);
+    if (stage == STAGE_HOST)
+        instruction_fail(vcpu, VMERR_ENTRY_HOST_STATE);
+    else if (stage == STAGE_CONTROLS || stage == STAGE_CONTROLS_HOT)
+        instruction_fail(vcpu, VMERR_ENTRY_CONTROLS);
+    else
+        reflect_failed_entry(vcpu, EXIT_ENTRY_FAILURE_GUEST_STATE,
+                             check_rules[report->broken[0].index].qualification);
+    return false;
+}
+
+// Stages whose outcome cannot differ from that of the last successful entry of this vmcs12 are left out.
+static bool entry_checks_hold(struct nvmx_vcpu *vcpu, bool controls_dirty)
 {
     const struct field_set *dirty = &vcpu->vmcs12.dirty;
-    if ((controls_dirty && check_stage(vcpu, STAGE_CONTROLS) >= 0) ||
-        check_stage(vcpu, STAGE_CONTROLS_HOT) >= 0) {
-        instruction_fail(vcpu, VMERR_ENTRY_CONTROLS);
-        return false;
-    }
-    if ((controls_dirty || field_set_meets(dirty, &vcpu->host)) && check_stage(vcpu, STAGE_HOST) >= 0) {
-        instruction_fail(vcpu, VMERR_ENTRY_HOST_STATE);
-        return false;
-    }
-    int row = -1;
-    if (controls_dirty || field_set_meets(dirty, &vcpu->guest_not_hot)) {
+    bool host_dirty = controls_dirty || field_set_meets(dirty, &vcpu->host);
+    bool guest_dirty = controls_dirty || field_set_meets(dirty, &vcpu->guest_not_hot);
+    if (guest_dirty)
         vmcs12_sync_rare(vcpu);
-        row = check_stage(vcpu, STAGE_GUEST);
-    }
-    if (row < 0)
-        row = check_stage(vcpu, STAGE_GUEST_HOT);
-    if (row < 0)
-        return true;
-    reflect_failed_entry(vcpu, EXIT_ENTRY_FAILURE_GUEST_STATE, check_exit_qualification(row));
-    return false;
+    const struct check_input input = {
+        .field = vcpu->vmcs12.field,
+        .caps = vcpu->config.offered,
+        .physical_address_width = vcpu->config.l1_physical_address_width,
+        .long_mode = (vmcs_read(vcpu, F_GUEST_IA32_EFER) & EFER_LMA) != 0,
+        .vcpu = vcpu,
+    };
+    struct check_report *report = &vcpu->failed_entry;
+    report->count = 0;
+    return (!controls_dirty || stage_holds(vcpu, &input, STAGE_CONTROLS, report)) &&
+           stage_holds(vcpu, &input, STAGE_CONTROLS_HOT, report) &&
+           (!host_dirty || stage_holds(vcpu, &input, STAGE_HOST, report)) &&
+           (!guest_dirty || stage_holds(vcpu, &input, STAGE_GUEST, report)) &&
+           stage_holds(vcpu, &input, STAGE_GUEST_HOT, report);
 }
 
 void entry_from_l1(struct nvmx_vcpu *vcpu)
 {
     bool controls_dirty = field_set_meets(&vcpu->vmcs12.dirty, &vcpu->controls);
-    if (!entry_check(vcpu, controls_dirty))
+    if (!entry_checks_hold(vcpu, controls_dirty))
         return;
     struct entry_plan plan;
     entry_plan_make(vcpu, controls_dirty || field_set_meets(&vcpu->vmcs12.dirty, &vcpu->merged), &plan);

@@ -36,6 +36,21 @@ static const uint8_t field_by_encoding[16][32] = {
 };
 _Static_assert(F_COUNT < 255, "field_by_encoding holds F_x + 1 in a byte");
 
+const char *vmcs_field_name(enum vmcs_field field)
+{
+    static const char *const names[F_COUNT] = {
+#define FIELD(name, encoding, width, type, exists, entry, exit) [F_##name] = #name,
+#include <nvmx/vmcs_fields.def>
+#undef FIELD
+    };
+    return field < F_COUNT ? names[field] : "?";
+}
+
+uint32_t vmcs_field_encoding(enum vmcs_field field)
+{
+    return field_table[field].encoding;
+}
+
 enum vmcs_field field_find(uint32_t encoding)
 {
     uint32_t index = vmcs_encoding_index(encoding);

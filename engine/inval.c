@@ -4,6 +4,8 @@
 // Reference (INVEPT, INVVPID).
 #include "engine.h"
 
+#include <nvmx/check.h>
+
 struct descriptor {
     uint64_t first, second;
 };
@@ -43,7 +45,8 @@ void invalidate_ept(struct nvmx_vcpu *vcpu)
     if (type == INVEPT_ALL_CONTEXTS) {
         ept02_drop_all(vcpu);
     } else {
-        if (!check_eptp_is_valid(vcpu, descriptor.first)) {
+        if (!check_ept_pointer(vcpu->config.offered, vcpu->config.l1_physical_address_width,
+                               descriptor.first)) {
             instruction_fail(vcpu, VMERR_INVALID_OPERAND);
             return;
         }

@@ -5,6 +5,7 @@
 
 #include <nvmx/types.h>
 
+struct check_broken;
 struct hw_cpu;
 struct nvmx_vcpu;
 
@@ -47,6 +48,9 @@ void port_host_cpu(struct hw_cpu *cpu, struct port_host_cpu *host);
 // One line of L0's log: `text` with two numbers behind it, for what L1 does and we do not support, and for
 // the explanation of failed entries. Rate-limited by the port if need be.
 void port_log(struct nvmx_vcpu *vcpu, const char *text, uint64_t a, uint64_t b);
+
+// A VM entry of L1's is about to fail: one of the rules that it broke. Called for each of them.
+void port_explain(struct nvmx_vcpu *vcpu, const struct check_broken *broken);
 
 // We have a bug: say `what` and two numbers, dump, stop. No input from L1 or L2 may lead here.
 _Noreturn void port_bug(const char *what, uint64_t a, uint64_t b);

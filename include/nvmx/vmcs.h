@@ -20,6 +20,10 @@ enum vmcs_field {
     F_COUNT
 };
 
+// "GUEST_RIP"; and its encoding.
+const char *vmcs_field_name(enum vmcs_field field);
+uint32_t vmcs_field_encoding(enum vmcs_field field);
+
 // Field Encoding in VMCS: access type 0, index 9:1, type 11:10, width 14:13.
 #define VMCS_WIDTH_16      0u
 #define VMCS_WIDTH_64      1u
