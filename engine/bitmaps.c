@@ -6,18 +6,11 @@
 // Manual: MSR-Bitmap Address; I/O-Bitmap Addresses; Software Access to Related Structures.
 #include "engine.h"
 
-static void page_fill(l0pa_t page)
-{
-    uint64_t *word = port_l0_map(page);
-    for (unsigned i = 0; i < PAGE_SIZE / sizeof *word; i++)
-        word[i] = ~0ull;
-}
-
 void bitmaps_init(struct nvmx_vcpu *vcpu)
 {
-    page_fill(vcpu->config.pages.msr_bitmap);
-    page_fill(vcpu->config.pages.io_bitmap_a);
-    page_fill(vcpu->config.pages.io_bitmap_b);
+    page_fill(vcpu->config.pages.msr_bitmap, ~0ull);
+    page_fill(vcpu->config.pages.io_bitmap_a, ~0ull);
+    page_fill(vcpu->config.pages.io_bitmap_b, ~0ull);
 }
 
 static uint64_t *msr_word(const struct nvmx_vcpu *vcpu, uint32_t word)

@@ -166,6 +166,7 @@ void ept02_init(struct ept02 *ept02, l0pa_t pool, uint32_t pages);
 uint64_t ept02_use(struct nvmx_vcpu *vcpu, uint64_t eptp12); // the EPT pointer to run with
 void ept02_drop(struct nvmx_vcpu *vcpu, uint64_t eptp12);    // INVEPT single-context
 void ept02_drop_all(struct nvmx_vcpu *vcpu);
+void ept02_load(struct nvmx_vcpu *vcpu);
 enum ept02_result {
     EPT02_FILLED,           // L2 goes on
     EPT02_VIOLATION,        // L1's: *qualification for exit 48
@@ -185,6 +186,18 @@ enum ept12_result { EPT12_OK, EPT12_NOT_PRESENT, EPT12_MISCONFIGURED };
 // then).
 enum ept12_result ept12_walk(struct nvmx_vcpu *vcpu, uint64_t eptp12, l2pa_t address,
                              struct ept12_leaf *leaf);
+
+// --- shadow.c: all with vmcs01 current, before and after
+// ------------------------------------------------------------
+void shadow_init(struct nvmx_vcpu *vcpu);
+void shadow_attach(struct nvmx_vcpu *vcpu);  // L1 has another current VMCS: vmcs12
+void shadow_detach(struct nvmx_vcpu *vcpu);  // L1 has none
+void shadow_publish(struct nvmx_vcpu *vcpu); // vmcs12 changed: L1 sees it
+void shadow_collect(struct nvmx_vcpu *vcpu); // what L1 wrote goes into vmcs12
+static inline bool shadow_has(const struct nvmx_vcpu *vcpu, enum vmcs_field field)
+{
+    return vcpu->shadow.attached && field_set_has(&vcpu->shadow.readable, field);
+}
 
 // --- route.c, reflect.c
 // -----------------------------------------------------------------------------------------
@@ -206,6 +219,7 @@ void l1_cr_update_masks(struct nvmx_vcpu *vcpu, bool vmxon);
 
 // --- vcpu.c, event.c
 // -------------------------------------------------------------------------------------------------
+void page_fill(l0pa_t page, uint64_t value);               // every 64-bit word of a page of L0's
 extern const uint8_t exit_info_members[EXIT_REASON_COUNT]; // EXIT_INFO_* of exits.def
 #define EXIT_INFO_Q 0x01u
 #define EXIT_INFO_L 0x02u

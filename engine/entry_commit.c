@@ -19,6 +19,18 @@ static void commit_vpid(struct nvmx_vcpu *vcpu)
     vcpu->last_vpid12 = vpid12;
 }
 
+// Straight-line code, a row a field.
+static void commit_hot(struct nvmx_vcpu *vcpu)
+{
+    const uint64_t *field = vcpu->vmcs12.field;
+#define FIELD(name, encoding, width, type, exists, entry, exit)                                              \
+    if (ENTRY_##entry == ENTRY_HOT &&                                                                        \
+        (exists == EX_ALWAYS || field_set_has(&vcpu->exists_hardware, F_##name)))                            \
+        hw_vmwrite(vcpu->cpu, encoding, field[F_##name]);
+#include <nvmx/vmcs_fields.def>
+#undef FIELD
+}
+
 void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
 {
     struct vmcs *vmcs02 = &vcpu->vmcs02;
@@ -36,10 +48,7 @@ void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
     {
         vmcs_write(vcpu, (enum vmcs_field)field, vmcs12->field[field]);
     }
-    FIELD_SET_FOR_EACH(field, vcpu->hot)
-    {
-        vmcs_write(vcpu, (enum vmcs_field)field, vmcs12->field[field]);
-    }
+    commit_hot(vcpu);
     if (plan->has_pdpte)
         for (unsigned i = 0; i < 4; i++)
             vmcs_write(vcpu, (enum vmcs_field)(F_GUEST_PDPTE0 + i), plan->pdpte[i]);
@@ -98,6 +107,7 @@ static bool entry_checks_hold(struct nvmx_vcpu *vcpu, bool controls_dirty)
 
 void entry_from_l1(struct nvmx_vcpu *vcpu)
 {
+    shadow_collect(vcpu);
     bool controls_dirty = field_set_meets(&vcpu->vmcs12.dirty, &vcpu->controls);
     if (!entry_checks_hold(vcpu, controls_dirty))
         return;

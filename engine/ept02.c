@@ -16,24 +16,15 @@ static l0pa_t pool_page(const struct ept02 *ept02, uint32_t number)
     return l0pa(ept02->pool.value + number * PAGE_SIZE);
 }
 
-static void table_clear(l0pa_t page)
-{
-    uint64_t *entry = port_l0_map(page);
-    for (unsigned i = 0; i < 512; i++)
-        entry[i] = 0;
-}
-
 // Page 0 of the pool backs what L1 does not have; the roots follow.
 void ept02_init(struct ept02 *ept02, l0pa_t pool, uint32_t pages)
 {
     *ept02 =
         (struct ept02){.pool = pool, .pool_pages = pages, .fresh = 1 + EPT02_ROOT_COUNT, .void_page = pool};
-    uint64_t *nothing = port_l0_map(pool);
-    for (unsigned i = 0; i < 512; i++)
-        nothing[i] = ~0ull;
+    page_fill(ept02->void_page, ~0ull);
     for (uint32_t i = 0; i < EPT02_ROOT_COUNT; i++) {
         ept02->root[i].pml4 = pool_page(ept02, 1 + i);
-        table_clear(ept02->root[i].pml4);
+        page_fill(ept02->root[i].pml4, 0);
     }
 }
 
@@ -47,7 +38,7 @@ static bool table_allocate(struct ept02 *ept02, l0pa_t *table)
     } else {
         return false;
     }
-    table_clear(*table);
+    page_fill(*table, 0);
     return true;
 }
 
@@ -127,6 +118,17 @@ void ept02_drop_all(struct nvmx_vcpu *vcpu)
 {
     for (uint32_t i = 0; i < EPT02_ROOT_COUNT; i++)
         root_drop(vcpu, &vcpu->ept02.root[i]);
+}
+
+// The vcpu comes to a logical processor: what that one cached under these roots' addresses, from another
+// time, goes.
+void ept02_load(struct nvmx_vcpu *vcpu)
+{
+    for (uint32_t i = 0; i < EPT02_ROOT_COUNT; i++) {
+        struct ept02_root *root = &vcpu->ept02.root[i];
+        if (root->valid)
+            hw_invept(vcpu->cpu, INVEPT_SINGLE_CONTEXT, root_pointer(root));
+    }
 }
 
 // The entry of `level` that maps the address, with the tables above it; NULL: the pool is empty.

@@ -129,15 +129,6 @@ struct field_set field_set_of_entry(enum field_entry entry)
     return set;
 }
 
-struct field_set field_set_of_exit(enum field_exit exit)
-{
-    struct field_set set = {{0}};
-    for (enum vmcs_field field = 0; field < F_COUNT; field++)
-        if (field_table[field].exit == exit)
-            field_set_add(&set, field);
-    return set;
-}
-
 struct field_set field_set_of_type(uint8_t type)
 {
     struct field_set set = {{0}};

@@ -51,7 +51,6 @@ uint64_t field_mask(enum vmcs_field field);
 struct field_set field_set_existing(const struct nvmx_caps *caps);
 struct field_set field_set_of_type(uint8_t type); // VMCS_TYPE_*
 struct field_set field_set_of_entry(enum field_entry entry);
-struct field_set field_set_of_exit(enum field_exit exit);
 struct field_set field_set_and(struct field_set a, struct field_set b);
 struct field_set field_set_and_not(struct field_set a, struct field_set b);
 bool field_set_meets(const struct field_set *a, const struct field_set *b);

@@ -106,6 +106,7 @@ static void handle_vmxoff(struct nvmx_vcpu *vcpu)
     vmcs12_store(vcpu);
     vmcs_clear(vcpu, &vcpu->vmcs02);
     bitmaps_reset(vcpu);
+    shadow_detach(vcpu);
     ept02_drop_all(vcpu); // the manual lets cached translations outlive VMXOFF; few L1s expect them to
     vcpu->vmcs12_pointer = l1pa(NO_VMCS12);
     l1_cr_update_masks(vcpu, false);
@@ -128,6 +129,7 @@ static void handle_vmclear(struct nvmx_vcpu *vcpu)
     if (region.value == vcpu->vmcs12_pointer.value) {
         vcpu->vmcs12.launched = false;
         vmcs12_store(vcpu);
+        shadow_detach(vcpu);
         vcpu->vmcs12_pointer = l1pa(NO_VMCS12);
     } else {
         vmcs12_set_clear(vcpu, region);
@@ -156,6 +158,7 @@ static void handle_vmptrld(struct nvmx_vcpu *vcpu)
         vmcs12_store(vcpu);
         vmcs12_load(vcpu, region);
         vcpu->vmcs12_pointer = region;
+        shadow_attach(vcpu);
     }
     instruction_succeed(vcpu);
 }
@@ -195,6 +198,8 @@ static void handle_vmread(struct nvmx_vcpu *vcpu)
         instruction_fail(vcpu, VMERR_UNSUPPORTED_FIELD);
         return;
     }
+    if (shadow_has(vcpu, field)) // the upper half of one
+        shadow_collect(vcpu);
     uint64_t value = vmcs12_read(vcpu, field) >> (high ? 32 : 0);
     uint32_t size = is_64bit ? 8 : 4;
     struct operand operand;
@@ -233,9 +238,13 @@ static void handle_vmwrite(struct nvmx_vcpu *vcpu)
         instruction_fail(vcpu, VMERR_READ_ONLY_FIELD);
         return;
     }
+    if (shadow_has(vcpu, field)) // read-only in the shadow, or the upper half of one
+        shadow_collect(vcpu);
     if (high)
         value = value << 32 | (vmcs12_read(vcpu, field) & 0xffffffff);
     vmcs12_write(vcpu, field, value);
+    if (shadow_has(vcpu, field))
+        shadow_publish(vcpu);
     instruction_succeed(vcpu);
 }
 

@@ -47,9 +47,9 @@ uint64_t l1_cr4(struct nvmx_vcpu *vcpu)
 void l1_cr_write_state(struct nvmx_vcpu *vcpu, uint64_t cr0, uint64_t cr4)
 {
     vmcs_write(vcpu, F_GUEST_CR0, cr0 | cr0_forced(vcpu));
-    vmcs_write(vcpu, F_CR0_READ_SHADOW, cr0);
+    vmcs_write_if_changed(vcpu, &vcpu->vmcs01, F_CR0_READ_SHADOW, cr0);
     vmcs_write(vcpu, F_GUEST_CR4, cr4 | cr4_forced(vcpu));
-    vmcs_write(vcpu, F_CR4_READ_SHADOW, cr4);
+    vmcs_write_if_changed(vcpu, &vcpu->vmcs01, F_CR4_READ_SHADOW, cr4);
 }
 
 // The shadows are brought up to date first: bits that L0 comes to own must read as they did.
@@ -57,8 +57,8 @@ void l1_cr_update_masks(struct nvmx_vcpu *vcpu, bool vmxon)
 {
     uint64_t cr0 = l1_cr0(vcpu), cr4 = l1_cr4(vcpu);
     vcpu->vmxon = vmxon;
-    vmcs_write(vcpu, F_CR0_GUEST_HOST_MASK, cr0_owned(vcpu));
-    vmcs_write(vcpu, F_CR4_GUEST_HOST_MASK, cr4_forced(vcpu));
+    vmcs_write_if_changed(vcpu, &vcpu->vmcs01, F_CR0_GUEST_HOST_MASK, cr0_owned(vcpu));
+    vmcs_write_if_changed(vcpu, &vcpu->vmcs01, F_CR4_GUEST_HOST_MASK, cr4_forced(vcpu));
     l1_cr_write_state(vcpu, cr0, cr4);
 }
 

@@ -48,6 +48,7 @@ void nvmx_reset_l1(struct nvmx_vcpu *vcpu)
     vmcs_clear(vcpu, &vcpu->vmcs02);
     vmcs_make_current(vcpu, &vcpu->vmcs01);
     vmcs_write_host_state(vcpu, &vcpu->vmcs01);
+    shadow_detach(vcpu);
     for (unsigned i = 0; i < sizeof initial / sizeof initial[0]; i++)
         vmcs_write(vcpu, initial[i].field, initial[i].value);
     for (unsigned segment = ES; segment <= GS; segment++)

@@ -74,10 +74,13 @@ static void save_merged(struct nvmx_vcpu *vcpu, uint64_t *efer, uint64_t *pat)
 
 static void save_hot(struct nvmx_vcpu *vcpu)
 {
-    FIELD_SET_FOR_EACH(f, vcpu->save_hot)
-    {
-        vcpu->vmcs12.field[f] = vmcs_read(vcpu, (enum vmcs_field)f);
-    }
+    uint64_t *field = vcpu->vmcs12.field;
+#define FIELD(name, encoding, width, type, exists, entry, exit)                                              \
+    if (EXIT_##exit == EXIT_SAVE_HOT &&                                                                      \
+        (exists == EX_ALWAYS || field_set_has(&vcpu->exists_hardware, F_##name)))                            \
+        field[F_##name] = hw_vmread(vcpu->cpu, encoding);
+#include <nvmx/vmcs_fields.def>
+#undef FIELD
     // An event that L0 was about to deliver (again) for L1 is none of the new exit's: it was recorded.
     vcpu->event.info = 0;
 }
@@ -174,6 +177,7 @@ static void become_l1(struct nvmx_vcpu *vcpu, uint64_t efer, uint64_t pat)
     vmcs_make_current(vcpu, &vcpu->vmcs01);
     vmcs_write_host_state(vcpu, &vcpu->vmcs01);
     load_host_state(vcpu, efer, pat);
+    shadow_publish(vcpu);
     uint32_t count = (uint32_t)vmcs12_get(vcpu, F_VM_EXIT_MSR_LOAD_COUNT);
     if (count != 0 && msr_list_load(vcpu, l1pa(vmcs12_get(vcpu, F_VM_EXIT_MSR_LOAD_ADDRESS)), count) != 0)
         vmx_abort(vcpu, VMX_ABORT_LOADING_MSRS);

@@ -24,33 +24,26 @@ const char *nvmx_exit_name(uint32_t basic_reason)
     return basic_reason < EXIT_REASON_COUNT ? names[basic_reason] : "?";
 }
 
-static void page_clear(l0pa_t page)
+void page_fill(l0pa_t page, uint64_t value)
 {
     uint64_t *word = port_l0_map(page);
     for (unsigned i = 0; i < PAGE_SIZE / sizeof *word; i++)
-        word[i] = 0;
+        word[i] = value;
 }
 
 static void vmcs_region_prepare(const struct nvmx_vcpu_config *config, l0pa_t region)
 {
-    page_clear(region);
+    page_fill(region, 0);
     *(uint32_t *)port_l0_map(region) = (uint32_t)config->hardware->msr[0] & 0x7fffffff; // revision identifier
 }
 
-void nvmx_vcpu_init(struct nvmx_vcpu *vcpu, const struct nvmx_vcpu_config *config)
+static void field_sets_init(struct nvmx_vcpu *vcpu)
 {
-    *vcpu = (struct nvmx_vcpu){.config = *config};
-    vcpu->vmcs12_pointer = l1pa(NO_VMCS12);
-    vmcs_region_prepare(config, config->pages.vmcs01);
-    vmcs_region_prepare(config, config->pages.vmcs02);
-    vmcs_init(&vcpu->vmcs01, config->pages.vmcs01);
-    vmcs_init(&vcpu->vmcs02, config->pages.vmcs02);
+    const struct nvmx_vcpu_config *config = &vcpu->config;
     vcpu->exists_hardware = field_set_existing(config->hardware);
     vcpu->exists_l1 = field_set_existing(config->offered);
     vcpu->rare = field_set_and(field_set_of_entry(ENTRY_RARE), vcpu->exists_hardware);
-    vcpu->hot = field_set_and(field_set_of_entry(ENTRY_HOT), vcpu->exists_hardware);
     vcpu->merged = field_set_and(field_set_of_entry(ENTRY_MERGED), vcpu->exists_hardware);
-    vcpu->save_hot = field_set_and(field_set_of_exit(EXIT_SAVE_HOT), vcpu->exists_hardware);
     vcpu->controls = field_set_and_not(field_set_of_type(VMCS_TYPE_CONTROL), field_set_of_entry(ENTRY_EVENT));
     vcpu->host = field_set_of_type(VMCS_TYPE_HOST);
     vcpu->guest_not_hot = field_set_of_type(VMCS_TYPE_GUEST);
@@ -65,8 +58,25 @@ void nvmx_vcpu_init(struct nvmx_vcpu *vcpu, const struct nvmx_vcpu_config *confi
                                           F_PREEMPTION_TIMER_VALUE};
     for (unsigned i = 0; i < sizeof hot / sizeof hot[0]; i++)
         field_set_remove(&vcpu->guest_not_hot, hot[i]);
+}
+
+void nvmx_vcpu_init(struct nvmx_vcpu *vcpu, const struct nvmx_vcpu_config *config)
+{
+    *vcpu = (struct nvmx_vcpu){.config = *config};
+    vcpu->vmcs12_pointer = l1pa(NO_VMCS12);
+    vmcs_region_prepare(config, config->pages.vmcs01);
+    vmcs_region_prepare(config, config->pages.vmcs02);
+    vmcs_init(&vcpu->vmcs01, config->pages.vmcs01);
+    vmcs_init(&vcpu->vmcs02, config->pages.vmcs02);
+    field_sets_init(vcpu);
     ept02_init(&vcpu->ept02, config->pages.ept02_pool, config->pages.ept02_pool_pages);
     bitmaps_init(vcpu);
+    if (config->pages.shadow_vmcs.value != 0) {
+        vmcs_region_prepare(config, config->pages.shadow_vmcs);
+        page_fill(config->pages.vmread_bitmap, ~0ull);
+        page_fill(config->pages.vmwrite_bitmap, ~0ull);
+        shadow_init(vcpu);
+    }
 }
 
 static uint32_t control_adjust(const struct nvmx_vcpu *vcpu, enum caps_word word, uint32_t wanted)
@@ -87,7 +97,8 @@ static void vmcs01_write_controls(struct nvmx_vcpu *vcpu)
     uint32_t entry = ENTRY_LOAD_DEBUG_CONTROLS | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER;
     vmcs_write(vcpu, F_PIN_BASED_CONTROLS, control_adjust(vcpu, CAPS_PIN, policy->pin));
     vmcs_write(vcpu, F_PRIMARY_CONTROLS, control_adjust(vcpu, CAPS_PRIMARY, primary));
-    vmcs_write(vcpu, F_SECONDARY_CONTROLS, control_adjust(vcpu, CAPS_SECONDARY, secondary));
+    vmcs_write_if_changed(vcpu, &vcpu->vmcs01, F_SECONDARY_CONTROLS,
+                          control_adjust(vcpu, CAPS_SECONDARY, secondary));
     vmcs_write(vcpu, F_VM_EXIT_CONTROLS, control_adjust(vcpu, CAPS_EXIT, exit));
     vmcs_write(vcpu, F_VM_ENTRY_CONTROLS, control_adjust(vcpu, CAPS_ENTRY, entry));
     vmcs_write(vcpu, F_EXCEPTION_BITMAP, policy->exception_bitmap);
@@ -100,8 +111,12 @@ static void vmcs01_write_controls(struct nvmx_vcpu *vcpu)
         vmcs_write(vcpu, F_VPID, policy->vpid01);
     if (field_set_has(&vcpu->exists_hardware, F_XSS_EXITING_BITMAP))
         vmcs_write(vcpu, F_XSS_EXITING_BITMAP, 0);
-    vmcs_write(vcpu, F_GUEST_CR0,
-               0); // L1's registers are L0's to set; what VMX operation forces is in from here on
+    if (vcpu->shadow.usable) {
+        vmcs_write(vcpu, F_VMREAD_BITMAP, vcpu->config.pages.vmread_bitmap.value);
+        vmcs_write(vcpu, F_VMWRITE_BITMAP, vcpu->config.pages.vmwrite_bitmap.value);
+    }
+    // L1's registers are L0's to set, with nvmx_write; what VMX operation forces is in from here on.
+    vmcs_write(vcpu, F_GUEST_CR0, 0);
     vmcs_write(vcpu, F_GUEST_CR4, 0);
     vmcs_write(vcpu, F_CR0_READ_SHADOW, 0);
     vmcs_write(vcpu, F_CR4_READ_SHADOW, 0);
@@ -123,7 +138,7 @@ void nvmx_vcpu_load(struct nvmx_vcpu *vcpu, struct hw_cpu *cpu)
         hw_invvpid(cpu, INVVPID_SINGLE_CONTEXT, policy->vpid01, 0);
         hw_invvpid(cpu, INVVPID_SINGLE_CONTEXT, policy->vpid02, 0);
     }
-    ept02_drop_all(vcpu);
+    ept02_load(vcpu);
 }
 
 void nvmx_vcpu_put(struct nvmx_vcpu *vcpu)
@@ -131,6 +146,16 @@ void nvmx_vcpu_put(struct nvmx_vcpu *vcpu)
     vmcs_clear(vcpu, &vcpu->vmcs01);
     vmcs_clear(vcpu, &vcpu->vmcs02);
     vcpu->cpu = NULL;
+}
+
+// Quirk of some processors: an exit during the delivery of a virtual interrupt records vector 0, which no
+// local APIC delivers. The interrupt is then the one that virtual-interrupt delivery has just put in service
+// (SVI).
+static uint8_t virtual_interrupt_in_service(const struct nvmx_vcpu *vcpu)
+{
+    if (!field_set_has(&vcpu->exists_hardware, F_GUEST_INTERRUPT_STATUS))
+        return 0;
+    return (uint8_t)(vmcs_read(vcpu, F_GUEST_INTERRUPT_STATUS) >> 8);
 }
 
 static void exit_read(struct nvmx_vcpu *vcpu)
@@ -153,6 +178,8 @@ static void exit_read(struct nvmx_vcpu *vcpu)
     if ((exit->reason & EXIT_REASON_ENTRY_FAILURE) != 0)
         return; // a failed entry delivers nothing, and leaves the field as it was
     exit->idt_vectoring_info = (uint32_t)vmcs_read(vcpu, F_IDT_VECTORING_INFO);
+    if (exit->idt_vectoring_info == INTERRUPTION_VALID)
+        exit->idt_vectoring_info |= (uint32_t)virtual_interrupt_in_service(vcpu);
     if ((exit->idt_vectoring_info & INTERRUPTION_VALID) == 0)
         exit->idt_vectoring_info = 0;
     else if ((exit->idt_vectoring_info & INTERRUPTION_ERROR_CODE) != 0)

@@ -73,7 +73,7 @@ static void vmcs_write_constant_controls(const struct nvmx_vcpu *vcpu, bool is_v
     vmcs_write(vcpu, F_VM_EXIT_MSR_STORE_COUNT, 0);
     vmcs_write(vcpu, F_VM_EXIT_MSR_LOAD_COUNT, 0);
     vmcs_write(vcpu, F_VM_ENTRY_MSR_LOAD_COUNT, 0);
-    vmcs_write(vcpu, F_VMCS_LINK_POINTER, ~0ull);
+    vmcs_write(vcpu, F_VMCS_LINK_POINTER, ~0ull); // vmcs01's is a shadow VMCS at times (shadow.c)
     vmcs_write(vcpu, F_VM_ENTRY_INTERRUPTION_INFO,
                0); // from here on written when there is an event, cleared by exits
     if (field_set_has(&vcpu->exists_hardware, F_VM_FUNCTION_CONTROLS))

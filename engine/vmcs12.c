@@ -43,6 +43,7 @@ void vmcs12_store(struct nvmx_vcpu *vcpu)
 {
     if (vcpu->vmcs12_pointer.value == NO_VMCS12)
         return;
+    shadow_collect(vcpu);
     vmcs12_sync_rare(vcpu);
     l1pa_t body = l1pa(vcpu->vmcs12_pointer.value + offsetof(struct vmcs12_region, launch_state));
     l1pa_t fields = l1pa(vcpu->vmcs12_pointer.value + offsetof(struct vmcs12_region, field));

@@ -79,8 +79,9 @@ struct nvmx_vcpu_pages {
     l0pa_t vmcs01, vmcs02;
     l0pa_t io_bitmap_a, io_bitmap_b; // vmcs02's merged bitmaps
     l0pa_t msr_bitmap;
-    l0pa_t ept02_pool;         // first of ept02_pool_pages contiguous pages
-    uint32_t ept02_pool_pages; // at least 64
+    l0pa_t shadow_vmcs, vmread_bitmap, vmwrite_bitmap; // for VMCS shadowing; address 0: L1's VMREADs exit
+    l0pa_t ept02_pool;                                 // first of ept02_pool_pages contiguous pages
+    uint32_t ept02_pool_pages;                         // at least 64
 };
 
 struct nvmx_vcpu_config {
@@ -131,6 +132,15 @@ struct vmcs12 {
     bool rare_in_vmcs02;    // SAVE_RARE fields that are not dirty: the truth is in vmcs02
 };
 
+// The shadow VMCS that L1's VMREAD and VMWRITE work on without an exit (shadow.c).
+struct vmcs_shadow {
+    bool usable;   // the processor can, and L0 gave the pages
+    bool attached; // L1 has a current VMCS, and the shadow holds its shadowed fields
+    bool filled;   // `vmcs.written` is what the shadow holds
+    struct vmcs vmcs;
+    struct field_set readable; // some of them can be written, too
+};
+
 struct nvmx_vcpu {
     struct nvmx_regs regs;   // of whoever ran last: L1 or L2
     struct hw_cpu *cpu;      // the logical processor that the vcpu is loaded on; NULL: none
@@ -141,6 +151,7 @@ struct nvmx_vcpu {
     bool nmi_pending;        // an NMI reached L0 and is L1's (or L2's)
 
     struct vmcs vmcs01, vmcs02;
+    struct vmcs_shadow shadow;
     struct vmcs *current; // the processor's current VMCS: &vmcs01 or &vmcs02; NULL when not loaded
 
     // L1's VMX operation
