@@ -127,14 +127,17 @@ static inline uint32_t vmcs12_secondary(const struct nvmx_vcpu *vcpu)
 // --- entry_plan.c, entry_commit.c
 // -----------------------------------------------------------------------------
 struct entry_plan {
-    uint64_t field[F_COUNT]; // those in `write`
-    struct field_set write;
+    uint64_t field[F_COUNT];
+    bool all; // all MERGED fields are planned; false: only those that can change without L1 writing to its
+              // VMCS
     struct nvmx_event event;
     bool has_pdpte; // L1 uses no EPT and L2 uses PAE paging
     uint64_t pdpte[4];
 };
-// Pure: reads vmcs12, L1's registers in vmcs01 (which is current) and L1's memory. all: every MERGED field is
-// planned; otherwise only those that can change without L1 writing to its VMCS.
+#define MERGED_FIELDS_THAT_CHANGE(X)                                                                         \
+    X(GUEST_IA32_EFER)                                                                                       \
+    X(GUEST_IA32_PAT) X(GUEST_IA32_DEBUGCTL) X(GUEST_DR7) X(VM_ENTRY_CONTROLS) X(EPT_POINTER)
+// Pure: reads vmcs12, L1's registers in vmcs01 (which is current) and L1's memory.
 void entry_plan_make(struct nvmx_vcpu *vcpu, bool all, struct entry_plan *plan);
 // Cannot fail. Afterwards vmcs02 is current and L2 runs next.
 void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan);

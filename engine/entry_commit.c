@@ -19,6 +19,24 @@ static void commit_vpid(struct nvmx_vcpu *vcpu)
     vcpu->last_vpid12 = vpid12;
 }
 
+static void commit_merged(struct nvmx_vcpu *vcpu, const struct entry_plan *plan)
+{
+    struct vmcs *vmcs02 = &vcpu->vmcs02;
+    if (plan->all) {
+        FIELD_SET_FOR_EACH(field, vcpu->merged)
+        {
+            vmcs_write_if_changed(vcpu, vmcs02, (enum vmcs_field)field, plan->field[field]);
+        }
+    } else {
+#define X(name) vmcs_write_if_changed(vcpu, vmcs02, F_##name, plan->field[F_##name]);
+        MERGED_FIELDS_THAT_CHANGE(X)
+#undef X
+    }
+    if ((vmcs12_pin(vcpu) & PIN_PREEMPTION_TIMER) != 0)
+        vmcs_write_if_changed(vcpu, vmcs02, F_PREEMPTION_TIMER_VALUE,
+                              vmcs12_get(vcpu, F_PREEMPTION_TIMER_VALUE));
+}
+
 // Straight-line code, a row a field.
 static void commit_hot(struct nvmx_vcpu *vcpu)
 {
@@ -39,10 +57,7 @@ void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
         plan->field[F_EPT_POINTER] = ept02_use(vcpu, vmcs12_get(vcpu, F_EPT_POINTER));
     vmcs_make_current(vcpu, vmcs02);
     vmcs_write_host_state(vcpu, vmcs02); // constant and per-processor parts
-    FIELD_SET_FOR_EACH(field, plan->write)
-    {
-        vmcs_write_if_changed(vcpu, vmcs02, (enum vmcs_field)field, plan->field[field]);
-    }
+    commit_merged(vcpu, plan);
     struct field_set rare = field_set_and(vcpu->rare, vmcs12->dirty);
     FIELD_SET_FOR_EACH(field, rare)
     {

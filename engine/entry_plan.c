@@ -112,16 +112,8 @@ static void plan_pdptes(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
 void entry_plan_make(struct nvmx_vcpu *vcpu, bool all, struct entry_plan *plan)
 {
     uint64_t *field = plan->field;
-    static const enum vmcs_field inherited[] = {
-        F_GUEST_IA32_EFER,   F_GUEST_IA32_PAT,         F_GUEST_IA32_DEBUGCTL, F_GUEST_DR7,
-        F_VM_ENTRY_CONTROLS, F_PREEMPTION_TIMER_VALUE, F_EPT_POINTER};
-    plan->write = (struct field_set){{0}};
-    for (unsigned i = 0; i < sizeof inherited / sizeof inherited[0]; i++) {
-        field[inherited[i]] = vmcs12_get(vcpu, inherited[i]);
-        field_set_add(&plan->write, inherited[i]);
-    }
+    plan->all = all;
     if (all) {
-        plan->write = vcpu->merged;
         FIELD_SET_FOR_EACH(f, vcpu->merged)
         {
             field[f] = vmcs12_get(vcpu, (enum vmcs_field)f);
@@ -130,8 +122,11 @@ void entry_plan_make(struct nvmx_vcpu *vcpu, bool all, struct entry_plan *plan)
         plan_exit_controls(vcpu, field);
         plan_time(vcpu, field);
         plan_addresses(vcpu, field);
+    } else {
+#define X(name) field[F_##name] = vmcs12_get(vcpu, F_##name);
+        MERGED_FIELDS_THAT_CHANGE(X)
+#undef X
     }
-    plan->write = field_set_and(plan->write, vcpu->merged);
     plan_inherited(vcpu, field);
     plan->event = (struct nvmx_event){.info = (uint32_t)vmcs12_get(vcpu, F_VM_ENTRY_INTERRUPTION_INFO)};
     if ((plan->event.info & INTERRUPTION_VALID) == 0)

@@ -86,6 +86,10 @@ static void root_drop(struct nvmx_vcpu *vcpu, struct ept02_root *root)
 uint64_t ept02_use(struct nvmx_vcpu *vcpu, uint64_t eptp12)
 {
     struct ept02 *ept02 = &vcpu->ept02;
+    struct ept02_root *current = &ept02->root[ept02->current];
+    if (current->valid && current->eptp12 == eptp12)
+        return root_pointer(current);
+    current->last_used = ++ept02->clock;
     uint32_t oldest = 0, i;
     for (i = 0; i < EPT02_ROOT_COUNT; i++) {
         if (ept02->root[i].valid && ept02->root[i].eptp12 == eptp12)
@@ -100,7 +104,6 @@ uint64_t ept02_use(struct nvmx_vcpu *vcpu, uint64_t eptp12)
         ept02->root[i].eptp12 = eptp12;
     }
     ept02->current = i;
-    ept02->root[i].last_used = ++ept02->clock;
     return root_pointer(&ept02->root[i]);
 }
 
