@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+// Manual: chapter Advanced Programmable Interrupt Controller (APIC).
+#include "apic.h"
+
+#include "direct_map.h"
+
+#include <nvmx/controls.h>
+#include <silicon/x86.h>
+
+#define X2APIC_MSR(offset) (APIC_X2APIC_FIRST + (offset) / 16)
+#define LVT_MASKED         (1u << 16)
+
+static uint64_t base_msr(void)
+{
+    return x86_rdmsr(MSR_IA32_APIC_BASE);
+}
+
+static bool is_x2apic(void)
+{
+    return (base_msr() & APIC_BASE_X2APIC) != 0;
+}
+
+static volatile uint32_t *xapic_register(uint32_t offset)
+{
+    return direct_map((base_msr() & APIC_BASE_ADDRESS) + offset);
+}
+
+uint32_t apic_read(uint32_t offset)
+{
+    return is_x2apic() ? (uint32_t)x86_rdmsr(X2APIC_MSR(offset)) : *xapic_register(offset);
+}
+
+void apic_write(uint32_t offset, uint32_t value)
+{
+    if (is_x2apic())
+        x86_wrmsr(X2APIC_MSR(offset), value);
+    else
+        *xapic_register(offset) = value;
+}
+
+void apic_send(uint32_t destination, uint32_t command)
+{
+    if (is_x2apic()) {
+        x86_wrmsr(X2APIC_MSR(APIC_ICR), (uint64_t)destination << 32 | command);
+        return;
+    }
+    for (unsigned tries = 0; tries < 1000000 && (*xapic_register(APIC_ICR) & ICR_PENDING) != 0; tries++)
+        x86_pause();
+    *xapic_register(APIC_ICR_HIGH) = destination << 24;
+    *xapic_register(APIC_ICR) = command;
+}
+
+void apic_enable(void)
+{
+    uint64_t base = base_msr();
+    if ((base & APIC_BASE_ENABLE) == 0)
+        x86_wrmsr(MSR_IA32_APIC_BASE, base | APIC_BASE_ENABLE);
+}
+
+uint32_t apic_id(void)
+{
+    uint32_t id = apic_read(APIC_ID);
+    return is_x2apic() ? id : id >> 24;
+}
+
+void apic_send_init(uint32_t destination)
+{
+    apic_send(destination, ICR_INIT | ICR_ASSERT);
+}
+
+void apic_send_startup(uint32_t destination, uint8_t vector)
+{
+    apic_send(destination, ICR_STARTUP | ICR_ASSERT | vector);
+}
+
+void apic_send_init_to_others(void)
+{
+    apic_send(0, ICR_INIT | ICR_ASSERT | ICR_ALL_BUT_SELF);
+}
+
+void apic_reset(void)
+{
+    for (uint32_t lvt = APIC_LVT_TIMER; lvt <= APIC_LVT_ERROR; lvt += 0x10)
+        apic_write(lvt, LVT_MASKED);
+    apic_write(APIC_INITIAL_COUNT, 0);
+    apic_write(APIC_DIVIDE, 0);
+    apic_write(APIC_TPR, 0);
+    if (!is_x2apic()) {
+        apic_write(APIC_LDR, 0); // in x2APIC mode it follows from the ID, and there is no DFR
+        apic_write(APIC_DFR, ~0u);
+    }
+    apic_write(APIC_SVR, 0xff);
+}

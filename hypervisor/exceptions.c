@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+#include "exceptions.h"
+
+#include "boot.h"
+#include "cpu.h"
+#include "panic.h"
+#include "vcpu.h"
+
+#include <nvmx/controls.h>
+#include <silicon/x86.h>
+
+#define VECTOR_MC      18
+#define GATE_INTERRUPT 0x8e00u // present, DPL 0, 64-bit interrupt gate
+
+struct gate {
+    uint16_t offset_low, selector, attributes, offset_middle;
+    uint32_t offset_high, reserved;
+};
+
+// 256 gates, because a VM exit sets the IDTR limit to 64 KBytes; those without a handler are not present.
+static struct gate idt[256] __attribute__((aligned(16)));
+
+extern const uint64_t vectors_entry[EXCEPTION_COUNT]; // vectors.S
+
+static uint16_t stack_for(unsigned vector)
+{
+    switch (vector) {
+    case VECTOR_NMI:
+        return STACK_NMI + 1;
+    case VECTOR_DF:
+        return STACK_DOUBLE_FAULT + 1;
+    case VECTOR_MC:
+        return STACK_MACHINE_CHECK + 1;
+    default:
+        return 0;
+    }
+}
+
+void exceptions_init(void)
+{
+    for (unsigned vector = 0; vector < EXCEPTION_COUNT; vector++) {
+        uint64_t entry = vectors_entry[vector];
+        idt[vector] = (struct gate){
+            .offset_low = (uint16_t)entry,
+            .selector = SELECTOR_CODE,
+            .attributes = (uint16_t)(GATE_INTERRUPT | stack_for(vector)),
+            .offset_middle = (uint16_t)(entry >> 16),
+            .offset_high = (uint32_t)(entry >> 32),
+        };
+    }
+    const struct x86_table_register idtr = {.limit = sizeof(idt) - 1, .base = exceptions_idt()};
+    x86_lidt(&idtr);
+}
+
+uint64_t exceptions_idt(void)
+{
+    return (uint64_t)idt;
+}
+
+void exceptions_handle(struct exceptions_frame *frame)
+{
+    if (frame->vector == VECTOR_NMI) {
+        struct vcpu *vcpu = cpu_this()->vcpu;
+        if (vcpu != NULL)
+            nvmx_pend_nmi(&vcpu->nvmx);
+        return;
+    }
+    if (frame->vector == VECTOR_GP) {
+        uint64_t resume = silicon_fault_recovery(frame->rip);
+        if (resume != 0) {
+            frame->rip = resume;
+            return;
+        }
+    }
+    panic_exception(frame);
+}

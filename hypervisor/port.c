@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+// port.h on the bare machine: L1's physical memory is the machine's, but for what is L0's and what is no RAM.
+#include <nvmx/port.h>
+
+#include "boot.h"
+#include "direct_map.h"
+#include "ept01.h"
+#include "exceptions.h"
+#include "log.h"
+#include "panic.h"
+#include "port_memory.h"
+#include "string.h"
+#include "vcpu.h"
+
+#include <silicon/x86.h>
+
+#define LOG_LINES_MAX 2000 // what L1 can make L0 say; after that only the count goes on
+
+static const struct memory_map *l1_memory;
+static uint64_t main_start, main_end; // the largest range of RAM: nearly every access is there
+
+void port_memory_set(const struct memory_map *map)
+{
+    l1_memory = map;
+    for (uint32_t i = 0; i < map->count; i++) {
+        const struct memory_range *range = &map->range[i];
+        if (range->type == MEMORY_RAM && range->end - range->start > main_end - main_start) {
+            main_start = range->start;
+            main_end = range->end;
+        }
+    }
+}
+
+static bool is_l1_ram(uint64_t start, size_t size)
+{
+    uint64_t end = start + size;
+    if (end < start)
+        return false;
+    return (start >= main_start && end <= main_end) || memory_map_is_ram(l1_memory, start, end);
+}
+
+bool port_l1_read(struct nvmx_vcpu *vcpu, l1pa_t from, void *to, size_t size)
+{
+    (void)vcpu;
+    if (!is_l1_ram(from.value, size))
+        return false;
+    memcpy(to, direct_map(from.value), size);
+    return true;
+}
+
+bool port_l1_write(struct nvmx_vcpu *vcpu, l1pa_t to, const void *from, size_t size)
+{
+    (void)vcpu;
+    if (!is_l1_ram(to.value, size))
+        return false;
+    memcpy(direct_map(to.value), from, size);
+    return true;
+}
+
+bool port_l1_compare_exchange(struct nvmx_vcpu *vcpu, l1pa_t at, uint64_t expected, uint64_t desired,
+                              uint64_t *word)
+{
+    (void)vcpu;
+    if (!is_l1_ram(at.value, sizeof(uint64_t)))
+        return false;
+    *word = expected;
+    __atomic_compare_exchange_n((uint64_t *)direct_map(at.value), word, desired, false, __ATOMIC_SEQ_CST,
+                                __ATOMIC_SEQ_CST);
+    return true;
+}
+
+bool port_l1_translate(struct nvmx_vcpu *vcpu, l1pa_t at, struct port_mapping *mapping)
+{
+    (void)vcpu;
+    return ept01_translate(at, mapping);
+}
+
+void *port_l0_map(l0pa_t page)
+{
+    return direct_map(page.value);
+}
+
+void port_host_constant(struct port_host_constant *host)
+{
+    *host = (struct port_host_constant){
+        .cr0 = x86_read_cr0(),
+        .cr3 = x86_read_cr3(),
+        .cr4 = x86_read_cr4(),
+        .efer = x86_rdmsr(MSR_IA32_EFER),
+        .pat = x86_rdmsr(MSR_IA32_PAT),
+        .rip = (uint64_t)silicon_vm_exit,
+        .es = SELECTOR_DATA,
+        .cs = SELECTOR_CODE,
+        .ss = SELECTOR_DATA,
+        .ds = SELECTOR_DATA,
+        .fs = SELECTOR_DATA,
+        .gs = SELECTOR_DATA,
+        .tr = SELECTOR_TSS,
+    };
+}
+
+void port_host_cpu(struct hw_cpu *hw, struct port_host_cpu *host)
+{
+    struct cpu *cpu = cpu_of_hw(hw);
+    *host = (struct port_host_cpu){
+        .gs_base = (uint64_t)cpu,
+        .tr_base = (uint64_t)&cpu->tss,
+        .gdtr_base = (uint64_t)cpu->gdt,
+        .idtr_base = exceptions_idt(),
+        .rsp = silicon_host_rsp(hw),
+    };
+}
+
+void port_log(struct nvmx_vcpu *vcpu, const char *text, uint64_t a, uint64_t b)
+{
+    static uint32_t lines;
+    uint32_t number = __atomic_fetch_add(&lines, 1, __ATOMIC_RELAXED);
+    if (number < LOG_LINES_MAX)
+        log_line("vcpu %u: %s %lx %lx", vcpu_of(vcpu)->cpu->index, text, a, b);
+    else if (number == LOG_LINES_MAX)
+        log_line("no more lines about what L1 does");
+}
+
+void port_explain(struct nvmx_vcpu *vcpu, const struct check_broken *broken)
+{
+    static uint32_t lines;
+    const struct check_rule *rule = &check_rules[broken->index];
+    if (__atomic_fetch_add(&lines, 1, __ATOMIC_RELAXED) >= LOG_LINES_MAX)
+        return;
+    log_line("vcpu %u: VM entry breaks rule %u %s: %s is %lx (%lx would be legal): %s (%s)",
+             vcpu_of(vcpu)->cpu->index, rule->number, rule->id, vmcs_field_name(rule->field), broken->value,
+             broken->legal, rule->message, rule->section);
+}
+
+void port_bug(const char *what, uint64_t a, uint64_t b)
+{
+    panic("%s %lx %lx", what, a, b);
+}

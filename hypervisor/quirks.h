@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+// Defects and peculiarities of the machine that L0 works around, one name each. No other file knows which
+// machine it is.
+#ifndef PLASTRON_QUIRKS_H
+#define PLASTRON_QUIRKS_H
+
+#include "acpi.h"
+
+struct quirks {
+    bool shutdown_port;        // the text "Shutdown" written to port 0x8900 ends the machine
+    bool apic_enable_is_final; // IA32_APIC_BASE ignores every write once its enable bit was cleared
+};
+
+#define QUIRKS_SHUTDOWN_PORT 0x8900
+
+extern struct quirks quirks;
+
+void quirks_detect(const struct acpi_info *acpi);
+
+#endif
