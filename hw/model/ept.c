@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+// The extended page-table mechanism: from guest-physical to physical addresses, with EPT violations and EPT
+// misconfigurations.
+// Manual: The Extended Page Table Mechanism (EPT); Exit Qualification for EPT Violations.
+#include "model.h"
+
+#define EPT_READ       (1ull << 0)
+#define EPT_WRITE      (1ull << 1)
+#define EPT_EXECUTE    (1ull << 2)
+#define EPT_LARGE      (1ull << 7)
+#define EPT_ACCESSED   (1ull << 8)
+#define EPT_DIRTY      (1ull << 9)
+#define EPTP_ENABLE_AD (1ull << 6)
+
+const char *ept_pointer_problem(const struct hw_cpu *cpu, uint64_t eptp)
+{
+    const struct processor *processor = cpu->machine->processor;
+    unsigned type = eptp & 7;
+    if (!((type == 0 && capability_ept(processor, EPT_CAP_MEMORY_TYPE_UC)) ||
+          (type == 6 && capability_ept(processor, EPT_CAP_MEMORY_TYPE_WB))))
+        return "EPTP memory type is not supported";
+    if ((eptp >> 3 & 7) != 3)
+        return "EPTP page-walk length is not 4";
+    if ((eptp & EPTP_ENABLE_AD) && !capability_ept(processor, EPT_CAP_ACCESSED_DIRTY))
+        return "EPTP enables accessed and dirty flags, which the processor does not have";
+    if ((eptp & 0xf80) || !fits_physical_width(cpu, eptp))
+        return "EPTP has reserved bits set";
+    return NULL;
+}
+
+static uint64_t reserved_bits(const struct hw_cpu *cpu, int level, uint64_t entry)
+{
+    const struct processor *processor = cpu->machine->processor;
+    uint64_t reserved = 0x000fffffffffffffull & ~((1ull << processor->physical_address_width) - 1);
+    bool leaf = level == 1 || (level < 4 && (entry & EPT_LARGE));
+    if (level == 4)
+        return reserved | 0xf8;
+    if (!leaf)
+        return reserved | 0x78;
+    if (level == 3)
+        return reserved | 0x3ffff000 | (capability_ept(processor, EPT_CAP_PAGE_1G) ? 0 : EPT_LARGE);
+    if (level == 2)
+        return reserved | 0x1ff000 | (capability_ept(processor, EPT_CAP_PAGE_2M) ? 0 : EPT_LARGE);
+    return reserved;
+}
+
+static bool is_misconfigured(const struct hw_cpu *cpu, int level, uint64_t entry)
+{
+    if ((entry & EPT_WRITE) && !(entry & EPT_READ))
+        return true;
+    if ((entry & 7) == EPT_EXECUTE && !capability_ept(cpu->machine->processor, EPT_CAP_EXECUTE_ONLY))
+        return true;
+    if (entry & reserved_bits(cpu, level, entry))
+        return true;
+    bool leaf = level == 1 || (level < 4 && (entry & EPT_LARGE));
+    unsigned type = entry >> 3 & 7;
+    return leaf && (type == 2 || type == 3 || type == 7);
+}
+
+static void exit_misconfiguration(struct hw_cpu *cpu, uint64_t guest_physical)
+{
+    vm_exit(cpu, &(struct exit_information){.reason = 49, .has_physical = true, .physical = guest_physical});
+}
+
+static void exit_violation(struct hw_cpu *cpu, uint64_t guest_physical, const struct access_request *request,
+                           bool as_write, unsigned rights)
+{
+    uint64_t qualification = 0;
+    if (request->access == ACCESS_READ)
+        qualification |= 1 << 0;
+    if (request->access == ACCESS_WRITE)
+        qualification |= 1 << 1;
+    if (request->access == ACCESS_EXECUTE)
+        qualification |= 1 << 2;
+    if (request->of_walk && as_write && (cpu->c.eptp & EPTP_ENABLE_AD)) // such accesses count as writes, too
+        qualification |= 1 << 0 | 1 << 1;
+    qualification |= (uint64_t)rights << 3;
+    if (request->has_linear)
+        qualification |= 1 << 7;
+    if (request->has_linear && !request->of_walk) {
+        qualification |= 1 << 8;
+        if (capability_ept(cpu->machine->processor, EPT_CAP_ADVANCED_EXIT_INFO))
+            qualification |= (uint64_t)request->page_user << 9 | (uint64_t)request->page_writable << 10 |
+                             (uint64_t)request->page_no_execute << 11;
+    }
+    if (cpu->nmi_unblocked_by_iret && !cpu->vectoring.valid)
+        qualification |= 1 << 12;
+    // An EPT violation invalidates what was cached for the address.
+    tlb_flush_guest_physical_page(cpu, tlb_eptrta(cpu), guest_physical & PAGE_MASK);
+    vm_exit(cpu, &(struct exit_information){.reason = 48,
+                                            .qualification = qualification,
+                                            .has_physical = true,
+                                            .physical = guest_physical,
+                                            .has_linear = request->has_linear,
+                                            .linear = request->linear});
+}
+
+// What the EPT paging structures say: the mapping, or an exit.
+static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct access_request *request,
+                 bool write, struct mapping *mapping)
+{
+    bool flags = cpu->c.eptp & EPTP_ENABLE_AD;
+    uint64_t entry_address[5], entry = 0, table = cpu->c.eptp & PAGE_MASK;
+    unsigned rights = 7;
+    int level;
+    if (guest_physical >> 48) {
+        exit_violation(cpu, guest_physical, request, write, 0);
+        return false;
+    }
+    for (level = 4; level > 0; level--) {
+        entry_address[level] = table + (guest_physical >> (12 + 9 * (level - 1)) & 0x1ff) * 8;
+        entry = memory_read(cpu->machine, entry_address[level], 8);
+        if (!(entry & 7)) {
+            exit_violation(cpu, guest_physical, request, write, 0);
+            return false;
+        }
+        if (is_misconfigured(cpu, level, entry)) {
+            exit_misconfiguration(cpu, guest_physical);
+            return false;
+        }
+        rights &= entry & 7;
+        table = entry & 0x000ffffffffff000ull;
+        if (level < 4 && level > 1 && (entry & EPT_LARGE))
+            break;
+    }
+    if (level == 0)
+        level = 1;
+    uint64_t size = 1ull << (12 + 9 * (level - 1));
+    unsigned wanted = write ? ACCESS_WRITE : request->access;
+    if (request->of_walk)
+        wanted |= ACCESS_READ;
+    if ((rights & wanted) != wanted) {
+        exit_violation(cpu, guest_physical, request, write, rights);
+        return false;
+    }
+    if (flags) {
+        for (int at = level; at <= 4; at++) {
+            uint64_t old = memory_read(cpu->machine, entry_address[at], 8);
+            uint64_t set = EPT_ACCESSED | (at == level && write ? EPT_DIRTY : 0);
+            if ((old & set) != set)
+                memory_write(cpu->machine, entry_address[at], old | set, 8);
+        }
+    }
+    *mapping = (struct mapping){
+        .kind = MAPPING_GUEST_PHYSICAL,
+        .rights = (uint8_t)rights,
+        .dirty = !flags || write,
+        .page = guest_physical & PAGE_MASK,
+        .target = ((table & ~(size - 1)) | (guest_physical & (size - 1))) & PAGE_MASK,
+    };
+    return true;
+}
+
+bool ept_translate(struct hw_cpu *cpu, uint64_t guest_physical, const struct access_request *request,
+                   struct mapping *mapping)
+{
+    if (cpu->vmx != VMX_NON_ROOT || cpu->c.eptp == 0) {
+        *mapping = (struct mapping){.rights = 7,
+                                    .dirty = true,
+                                    .page = guest_physical & PAGE_MASK,
+                                    .target = guest_physical & PAGE_MASK};
+        return true;
+    }
+    // With accessed and dirty flags, the processor's accesses to guest paging structures count as writes.
+    bool write = request->access == ACCESS_WRITE || (request->of_walk && (cpu->c.eptp & EPTP_ENABLE_AD));
+    struct mapping *cached = tlb_find(cpu, MAPPING_GUEST_PHYSICAL, guest_physical & PAGE_MASK);
+    if (cached != NULL && (!write || cached->dirty)) {
+        unsigned wanted = write ? ACCESS_WRITE : request->access;
+        if ((cached->rights & wanted) != wanted) {
+            exit_violation(cpu, guest_physical, request, write, cached->rights);
+            return false;
+        }
+        *mapping = *cached;
+        return true;
+    }
+    if (!walk(cpu, guest_physical, request, write, mapping))
+        return false;
+    tlb_insert(cpu, mapping);
+    return true;
+}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MIT
+// Exceptions, interrupts, and their delivery through the IDT; what of it makes VM exits instead.
+// Two simplifications against a real processor: code-segment descriptors are not read (a gate leads to flat
+// code at privilege level 0), and outside IA-32e mode a stack is never switched.
+// Manual: Exceptions (of VM-execution controls); Information for VM Exits That Occur During Event Delivery.
+#include "model.h"
+#include <string.h>
+
+bool vector_pushes_error_code(uint8_t vector)
+{
+    return vector == VECTOR_DF || (vector >= VECTOR_TS && vector <= VECTOR_PF) || vector == VECTOR_AC;
+}
+
+void triple_fault(struct hw_cpu *cpu)
+{
+    cpu->vectoring.valid = false;
+    if (cpu->vmx == VMX_NON_ROOT) {
+        vm_exit_simple(cpu, 2);
+        return;
+    }
+    cpu->activity = ACTIVITY_SHUTDOWN;
+}
+
+bool exception_exits(struct hw_cpu *cpu, const struct event *event)
+{
+    if (cpu->vmx != VMX_NON_ROOT)
+        return false;
+    bool set = cpu->c.exception_bitmap >> event->vector & 1;
+    if (event->vector == VECTOR_PF) {
+        bool matches = (event->error_code & cpu->c.page_fault_mask) == cpu->c.page_fault_match;
+        set = matches == set;
+    }
+    if (!set)
+        return false;
+    struct exit_information x = {.reason = 0, .event = *event};
+    if (event->vector == VECTOR_PF)
+        x.qualification = event->cr2;
+    if (event->vector == VECTOR_DB)
+        x.qualification = event->dr6;
+    x.event_nmi_unblocking =
+        cpu->nmi_unblocked_by_iret && !cpu->vectoring.valid && event->vector != VECTOR_DF;
+    vm_exit(cpu, &x);
+    return true;
+}
+
+// Conditions for Generating a Double Fault
+static bool is_contributory(uint8_t vector)
+{
+    return vector == 0 || (vector >= VECTOR_TS && vector <= VECTOR_GP);
+}
+
+static bool makes_double_fault(const struct event *first, uint8_t second)
+{
+    if (first->type != EVENT_HARDWARE_EXCEPTION)
+        return false;
+    if (is_contributory(first->vector))
+        return is_contributory(second);
+    return first->vector == VECTOR_PF && (is_contributory(second) || second == VECTOR_PF);
+}
+
+static void raise(struct hw_cpu *cpu, struct event event)
+{
+    event.valid = true;
+    if (cpu->vectoring.valid) {
+        if (cpu->vectoring.type == EVENT_HARDWARE_EXCEPTION && cpu->vectoring.vector == VECTOR_DF) {
+            triple_fault(cpu);
+            return;
+        }
+        if (event.has_error && event.vector != VECTOR_PF && cpu->vectoring.type != EVENT_SOFTWARE_INTERRUPT)
+            event.error_code |= 1; // EXT
+        if (makes_double_fault(&cpu->vectoring, event.vector)) {
+            cpu->vectoring.valid = false; // the manual: no VM exit "during event delivery" then
+            event = (struct event){
+                .valid = true, .type = EVENT_HARDWARE_EXCEPTION, .vector = VECTOR_DF, .has_error = true};
+        }
+    }
+    if (!exception_exits(cpu, &event))
+        event_deliver(cpu, event);
+}
+
+void raise_exception(struct hw_cpu *cpu, uint8_t vector)
+{
+    raise(cpu, (struct event){.type = EVENT_HARDWARE_EXCEPTION, .vector = vector});
+}
+
+void raise_exception_with_code(struct hw_cpu *cpu, uint8_t vector, uint32_t error_code)
+{
+    raise(cpu, (struct event){.type = EVENT_HARDWARE_EXCEPTION,
+                              .vector = vector,
+                              .has_error = true,
+                              .error_code = error_code});
+}
+
+void raise_page_fault(struct hw_cpu *cpu, uint64_t linear, uint32_t error_code)
+{
+    raise(cpu, (struct event){.type = EVENT_HARDWARE_EXCEPTION,
+                              .vector = VECTOR_PF,
+                              .has_error = true,
+                              .error_code = error_code,
+                              .cr2 = linear});
+}
+
+struct gate {
+    uint64_t offset;
+    uint16_t selector;
+    uint8_t type, stack, dpl;
+    bool present;
+};
+
+// Reads the gate of `vector`; false: a fault or an exit happened instead.
+static bool read_gate(struct hw_cpu *cpu, const struct event *event, struct gate *gate)
+{
+    bool real = !(cpu->r.cr0 & CR0_PE), wide = cpu_in_long_mode(cpu);
+    unsigned size = real ? 4 : wide ? 16 : 8;
+    uint32_t code = event->vector * 8u + 2;
+    uint8_t bytes[16] = {0};
+    if (event->vector * size + size - 1 > cpu->r.idtr_limit) {
+        raise_exception_with_code(cpu, VECTOR_GP, code);
+        return false;
+    }
+    if (!guest_read(cpu, cpu->r.idtr_base + event->vector * size, bytes, size, true))
+        return false;
+    *gate = (struct gate){.offset = bytes[0] | (uint64_t)bytes[1] << 8,
+                          .selector = (uint16_t)(bytes[2] | bytes[3] << 8),
+                          .type = 14,
+                          .present = true};
+    if (real)
+        return true;
+    uint32_t high = 0;
+    memcpy(&high, bytes + 8, 4);
+    gate->offset |= (uint64_t)bytes[6] << 16 | (uint64_t)bytes[7] << 24 | (uint64_t)high << 32;
+    gate->stack = wide ? bytes[4] & 7 : 0;
+    gate->type = bytes[5] & 0x1f;
+    gate->dpl = bytes[5] >> 5 & 3;
+    gate->present = bytes[5] & 0x80;
+    bool software = event->type == EVENT_SOFTWARE_INTERRUPT || event->type == EVENT_SOFTWARE_EXCEPTION;
+    if ((gate->type != 14 && gate->type != 15) || (software && cpu_cpl(cpu) > gate->dpl)) {
+        raise_exception_with_code(cpu, VECTOR_GP, code);
+        return false;
+    }
+    if (!gate->present) {
+        raise_exception_with_code(cpu, VECTOR_NP, code);
+        return false;
+    }
+    return true;
+}
+
+static bool choose_stack(struct hw_cpu *cpu, const struct gate *gate, uint64_t *stack)
+{
+    *stack = cpu->r.gpr[GPR_RSP];
+    if (!cpu_in_long_mode(cpu))
+        return true;
+    uint64_t tss = cpu->r.segment[SEGMENT_TR].base;
+    if (gate->stack != 0 && !guest_read(cpu, tss + 36 + 8 * (gate->stack - 1u), stack, 8, true))
+        return false;
+    if (gate->stack == 0 && cpu_cpl(cpu) == 3 && !guest_read(cpu, tss + 4, stack, 8, true))
+        return false;
+    *stack &= ~15ull;
+    return true;
+}
+
+static bool push_frame(struct hw_cpu *cpu, const struct event *event, uint64_t *stack, uint64_t return_rip,
+                       uint64_t flags)
+{
+    const struct registers *r = &cpu->r;
+    bool real = !(r->cr0 & CR0_PE), wide = cpu_in_long_mode(cpu);
+    unsigned width = real ? 2 : wide ? 8 : 4, count = 0;
+    uint64_t values[6];
+    if (wide) {
+        values[count++] = r->segment[SEGMENT_SS].selector;
+        values[count++] = r->gpr[GPR_RSP];
+    }
+    values[count++] = flags;
+    values[count++] = r->segment[SEGMENT_CS].selector;
+    values[count++] = return_rip;
+    if (event->has_error && !real)
+        values[count++] = event->error_code;
+    uint8_t frame[64];
+    for (unsigned i = 0; i < count; i++)
+        memcpy(frame + width * (count - 1 - i), &values[i], width);
+    *stack -= (uint64_t)width * count;
+    return guest_write(cpu, *stack + (wide ? 0 : r->segment[SEGMENT_SS].base), frame, width * count, true);
+}
+
+static void enter_handler(struct hw_cpu *cpu, const struct event *event, const struct gate *gate,
+                          uint64_t stack)
+{
+    struct registers *r = &cpu->r;
+    r->gpr[GPR_RSP] = stack;
+    r->rip = gate->offset;
+    r->rflags &= ~(RFLAGS_TF | RFLAGS_RF | RFLAGS_VM | 1ull << 14);
+    if (gate->type == 14)
+        r->rflags &= ~RFLAGS_IF;
+    struct segment *cs = &r->segment[SEGMENT_CS], *ss = &r->segment[SEGMENT_SS];
+    if (!(r->cr0 & CR0_PE)) {
+        cs->selector = gate->selector;
+        cs->base = (uint64_t)gate->selector << 4;
+    } else {
+        cs->selector = gate->selector & ~3u;
+        if (cpu_in_long_mode(cpu)) {
+            cs->access_rights = 0xa09b;
+            if (ss->access_rights & 0x60)
+                *ss = (struct segment){.access_rights = SEGMENT_UNUSABLE};
+        }
+    }
+    cpu->activity = ACTIVITY_ACTIVE;
+    cpu->blocking_sti = cpu->blocking_mov_ss = false;
+    cpu->vectoring.valid = false;
+    cpu->fetch_page = NO_ADDRESS;
+    if (event->injected && cpu_has_primary(cpu, PRIMARY_MONITOR_TRAP_FLAG))
+        cpu->mtf_pending = true;
+}
+
+// What an event changes even if its delivery ends in a VM exit (an event that causes an exit "directly" never
+// gets here). Manual: Architectural State Before a VM Exit.
+static void update_state(struct hw_cpu *cpu, const struct event *event)
+{
+    bool exception = event->type == EVENT_HARDWARE_EXCEPTION && !event->injected;
+    if (exception && event->vector == VECTOR_PF)
+        cpu->r.cr2 = event->cr2;
+    if (exception && event->vector == VECTOR_DB)
+        cpu->r.dr6 = 0xffff0ff0 | event->dr6;
+    if (event->type == EVENT_NMI) {
+        if (cpu_has_pin(cpu, PIN_VIRTUAL_NMIS))
+            cpu->blocking_virtual_nmi = true;
+        else
+            cpu->blocking_nmi = true;
+    }
+}
+
+void event_deliver(struct hw_cpu *cpu, struct event event)
+{
+    update_state(cpu, &event);
+    cpu->vectoring = event;
+    bool software = event.type >= EVENT_SOFTWARE_INTERRUPT && event.type <= EVENT_SOFTWARE_EXCEPTION;
+    uint64_t return_rip = cpu->r.rip + (software ? event.instruction_length : 0);
+    uint64_t flags = cpu->r.rflags;
+    if (event.type == EVENT_HARDWARE_EXCEPTION && event.vector != VECTOR_DB && !event.injected)
+        flags |= RFLAGS_RF; // a fault: the instruction is to be tried again
+    struct gate gate;
+    uint64_t stack;
+    if (read_gate(cpu, &event, &gate) && choose_stack(cpu, &gate, &stack) &&
+        push_frame(cpu, &event, &stack, return_rip, flags))
+        enter_handler(cpu, &event, &gate, stack);
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+// IN, OUT, INS and OUTS. A port holds what was last written to it.
+// Manual: Instructions That Cause VM Exits Conditionally; Exit Qualification for I/O Instructions.
+#include "model.h"
+
+static bool bitmap_has(const struct hw_cpu *cpu, unsigned port)
+{
+    uint64_t bitmap = port < 0x8000 ? cpu->c.io_bitmap_a : cpu->c.io_bitmap_b;
+    return memory_read(cpu->machine, bitmap + (port & 0x7fff) / 8, 1) >> (port & 7) & 1;
+}
+
+static bool port_exits(const struct hw_cpu *cpu, unsigned port, unsigned size)
+{
+    if (cpu->vmx != VMX_NON_ROOT)
+        return false;
+    if (!(cpu->c.primary & PRIMARY_USE_IO_BITMAPS))
+        return cpu->c.primary & PRIMARY_UNCONDITIONAL_IO_EXITING;
+    for (unsigned i = 0; i < size; i++)
+        if (port + i > 0xffff || bitmap_has(cpu, port + i)) // wrapping around exits, too
+            return true;
+    return false;
+}
+
+static void string_exit(struct hw_cpu *cpu, const struct op *op, uint64_t qualification, bool in)
+{
+    struct exit_information x = {
+        .reason = 30,
+        .qualification = qualification | 1 << 4 | (uint64_t)op->flag << 5,
+        .has_length = true,
+        .length = op_length(op),
+        .has_linear = true,
+        .linear = op->b + (in ? 0 : cpu->r.segment[SEGMENT_DS].base),
+        .has_info = true,
+        .info = (cpu_in_64bit_code(cpu) ? 2u : 1u) << 7 | (in ? 0u : (uint32_t)SEGMENT_DS << 15),
+    };
+    vm_exit(cpu, &x);
+}
+
+void execute_io(struct hw_cpu *cpu, const struct op *op)
+{
+    struct registers *r = &cpu->r;
+    bool string = op->kind == OP_INS || op->kind == OP_OUTS;
+    bool in = op->kind == OP_IN || op->kind == OP_INS;
+    unsigned port = op->a & 0xffff, size = op->size ? op->size : 1;
+    uint8_t *ports = cpu->machine->port;
+    r->gpr[GPR_RDX] = port;
+    if (op->kind == OP_OUT)
+        r->gpr[GPR_RAX] = op->b;
+    if (string)
+        r->gpr[in ? GPR_RDI : GPR_RSI] = op->b;
+    if (cpu_cpl(cpu) > (r->rflags >> 12 & 3)) { // the TSS of the model's guests has no I/O permission bitmap
+        raise_exception_with_code(cpu, VECTOR_GP, 0);
+        return;
+    }
+    if (port_exits(cpu, port, size)) {
+        uint64_t qualification = (size - 1) | (uint64_t)in << 3 | (uint64_t)port << 16;
+        if (string)
+            string_exit(cpu, op, qualification, in);
+        else
+            vm_exit_instruction(cpu, 30, op, qualification);
+        return;
+    }
+    uint64_t value = op->kind == OP_OUT ? op->b : 0;
+    if (op->kind == OP_OUTS && !guest_read(cpu, op->b, &value, size, false))
+        return;
+    for (unsigned i = 0; i < size; i++) {
+        uint8_t *at = &ports[(port + i) & 0xffff];
+        if (in)
+            value |= (uint64_t)*at << (8 * i);
+        else
+            *at = (uint8_t)(value >> (8 * i));
+    }
+    if (op->kind == OP_INS && !guest_write(cpu, op->b, &value, size, false))
+        return;
+    if (op->kind == OP_IN) {
+        uint64_t mask = size == 4 ? ~0ull : (1ull << (8 * size)) - 1; // a 32-bit result clears bits 63:32
+        r->gpr[GPR_RAX] = (r->gpr[GPR_RAX] & ~mask) | value;
+    }
+    instruction_retire(cpu, op);
+}

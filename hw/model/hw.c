@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT
+// The seam to L0: include/nvmx/hw.h on the model. L0's VMX instructions may not fail: whatever a processor
+// would answer with VMfail, and L0 would have to notice by itself, ends the test.
+#include "model.h"
+#include <string.h>
+
+static void require_root(const struct hw_cpu *cpu, const char *instruction)
+{
+    if (cpu == NULL)
+        rule_broken(NULL, "%s on no logical processor", instruction);
+    if (cpu->vmx != VMX_ROOT)
+        rule_broken(cpu, "%s outside VMX root operation", instruction);
+}
+
+static enum vmx_status must_succeed(const struct hw_cpu *cpu, struct vmx_result result,
+                                    const char *instruction, uint64_t operand)
+{
+    if (result.status != VMX_SUCCEED)
+        rule_broken(cpu, "%s %#llx of L0 fails: VMfail%s, error %d%s%s", instruction,
+                    (unsigned long long)operand, result.status == VMX_FAIL_INVALID ? "Invalid" : "Valid",
+                    result.error, result.rule ? ": " : "", result.rule ? result.rule : "");
+    return result.status;
+}
+
+enum vmx_status hw_vmxon(struct hw_cpu *cpu, l0pa_t region)
+{
+    if (cpu->vmx != VMX_OUTSIDE)
+        rule_broken(cpu, "VMXON of L0 in VMX operation");
+    cpu->r.cr4 |= CR4_VMXE; // L0's start-up code did that
+    return must_succeed(cpu, vmx_vmxon(cpu, region.value), "VMXON", region.value);
+}
+
+enum vmx_status hw_vmxoff(struct hw_cpu *cpu)
+{
+    require_root(cpu, "VMXOFF");
+    return must_succeed(cpu, vmx_vmxoff(cpu), "VMXOFF", 0);
+}
+
+enum vmx_status hw_vmclear(struct hw_cpu *cpu, l0pa_t region)
+{
+    require_root(cpu, "VMCLEAR");
+    return must_succeed(cpu, vmx_vmclear(cpu, region.value), "VMCLEAR", region.value);
+}
+
+enum vmx_status hw_vmptrld(struct hw_cpu *cpu, l0pa_t region)
+{
+    require_root(cpu, "VMPTRLD");
+    return must_succeed(cpu, vmx_vmptrld(cpu, region.value), "VMPTRLD", region.value);
+}
+
+uint64_t hw_vmread(struct hw_cpu *cpu, uint32_t encoding)
+{
+    uint64_t value = 0;
+    require_root(cpu, "VMREAD");
+    must_succeed(cpu, vmx_vmread(cpu, cpu->current, encoding, &value), "VMREAD", encoding);
+    bool high;
+    enum vmcs_field field = model_field_find(cpu->machine->processor, encoding, &high);
+    if (!cpu->current->data.written[field])
+        rule_broken(cpu, "VMREAD of the field %s, which nobody ever wrote", model_field_name(field));
+    return value;
+}
+
+void hw_vmwrite(struct hw_cpu *cpu, uint32_t encoding, uint64_t value)
+{
+    require_root(cpu, "VMWRITE");
+    bool high;
+    enum vmcs_field field = model_field_find(cpu->machine->processor, encoding, &high);
+    if (field != F_COUNT && !high && model_field_truncate(field, value) != value)
+        rule_broken(cpu, "VMWRITE of %#llx to the field %s, which is narrower", (unsigned long long)value,
+                    model_field_name(field));
+    must_succeed(cpu, vmx_vmwrite(cpu, cpu->current, encoding, value), "VMWRITE", encoding);
+}
+
+enum vmx_status hw_enter(struct hw_cpu *cpu, struct nvmx_regs *regs, bool launch)
+{
+    require_root(cpu, launch ? "VMLAUNCH" : "VMRESUME");
+    cpu->blocking_mov_ss = false;
+    for (unsigned i = 0; i < GPR_COUNT; i++)
+        if (i != GPR_RSP)
+            cpu->r.gpr[i] = regs->gpr[i];
+    must_succeed(cpu, vmx_enter(cpu, launch), launch ? "VMLAUNCH" : "VMRESUME", cpu->current_pointer);
+    while (cpu->vmx == VMX_NON_ROOT)
+        cpu_step(cpu);
+    for (unsigned i = 0; i < GPR_COUNT; i++)
+        if (i != GPR_RSP)
+            regs->gpr[i] = cpu->r.gpr[i];
+    return VMX_SUCCEED;
+}
+
+void hw_invept(struct hw_cpu *cpu, enum hw_invept_type type, uint64_t eptp)
+{
+    require_root(cpu, "INVEPT");
+    const uint64_t descriptor[2] = {eptp, 0};
+    must_succeed(cpu, vmx_invept(cpu, type, descriptor), "INVEPT", eptp);
+}
+
+void hw_invvpid(struct hw_cpu *cpu, enum hw_invvpid_type type, uint16_t vpid, uint64_t linear_address)
+{
+    require_root(cpu, "INVVPID");
+    const uint64_t descriptor[2] = {vpid, linear_address};
+    must_succeed(cpu, vmx_invvpid(cpu, type, descriptor), "INVVPID", vpid);
+}
+
+bool hw_rdmsr(struct hw_cpu *cpu, uint32_t msr, uint64_t *value)
+{
+    return msr_read(cpu, msr, value);
+}
+
+bool hw_wrmsr(struct hw_cpu *cpu, uint32_t msr, uint64_t value)
+{
+    return msr_write(cpu, msr, value);
+}
+
+void hw_write_cr2(struct hw_cpu *cpu, uint64_t linear_address)
+{
+    cpu->r.cr2 = linear_address;
+}

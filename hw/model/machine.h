@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+// The software VMX processor, as a test sees it: a machine of N logical processors over one flat memory.
+// A test that wants to see what goes on inside includes model.h.
+#ifndef MODEL_MACHINE_H
+#define MODEL_MACHINE_H
+
+#include "micro_op.h"
+#include <nvmx/caps.h>
+#include <nvmx/hw.h>
+#include <nvmx/vmcs.h>
+
+struct machine;
+
+// What a kind of processor can do: its capability MSRs and its physical-address width.
+struct processor {
+    const char *name;
+    struct nvmx_caps vmx;
+    unsigned physical_address_width;
+};
+extern const struct processor processor_rich; // everything that the model does (FACTS: corei7_skylake_x)
+extern const struct processor
+    processor_sparse; // EPT and unrestricted guest, and nothing else that is optional
+extern const struct processor processor_no_vpid; // the rich one without VPID
+extern const struct processor processor_no_ept;  // neither EPT nor VPID nor TRUE capability MSRs
+extern const struct processor processor_no_unrestricted_guest;
+bool processor_has_field(const struct processor *processor, uint32_t encoding);
+
+// Who executes in VMX root operation: the C code that calls hw.h (then whatever a processor would punish
+// silently stops the test), or L1's micro-operations (the plain reference: L1 on the bare machine).
+enum root { ROOT_IS_L0, ROOT_IS_L1 };
+
+struct machine_config {
+    const struct processor *processor;
+    unsigned cpu_count;
+    uint64_t memory_size; // bytes, a multiple of 4096
+    uint64_t seed;        // decides poison, region layouts, and when caches are written back
+    enum root root;
+};
+#define MACHINE_CPU_LIMIT 8
+
+struct machine *machine_create(const struct machine_config *config);
+void machine_destroy(struct machine *machine); // checks the invariants that hold at any moment first
+struct hw_cpu *machine_cpu(struct machine *machine, unsigned index);
+unsigned cpu_index(const struct hw_cpu *cpu);
+
+// --- memory
+
+void *machine_memory(struct machine *machine, uint64_t address, uint64_t size); // must be RAM
+// From now on an access by a guest (not by the processor's own walks) to these pages stops the test.
+void machine_reserve_for_l0(struct machine *machine, uint64_t from, uint64_t size);
+
+// --- programs
+
+void machine_add_program(struct machine *machine, const struct program *program);
+uint64_t program_end(const struct program *program); // the address behind its last operation
+
+// Where no program is, the memory holds UD2; without this, to execute there stops the test.
+void machine_fill_with_ud2(struct machine *machine);
+
+// A range of linear addresses whose operations the test gives one at a time ("live"): L1 typed by hand. When
+// an instruction is wanted there and none is armed, or the armed one has completed, model_wait is called.
+struct live {
+    uint64_t base, end;
+    bool armed;
+    uint64_t at; // where the armed operation is
+    struct op op;
+};
+struct live *machine_add_live(struct machine *machine, uint64_t base, uint64_t end);
+
+// --- running without L0: one instruction boundary, and one operation
+void cpu_step(struct hw_cpu *cpu);
+
+// --- what happens to a processor from outside
+void cpu_interrupt(struct hw_cpu *cpu, uint8_t vector);
+int cpu_take_interrupt(struct hw_cpu *cpu); // what L0 gets when it opens its interrupts; -1: nothing
+void cpu_nmi(struct hw_cpu *cpu);
+void cpu_init_signal(struct hw_cpu *cpu);
+void cpu_startup_ipi(struct hw_cpu *cpu, uint8_t vector);
+
+void cpu_cpuid(struct hw_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t result[4]);
+
+// --- counts
+
+// Since the machine was made or machine_reset_counts, by VMCS region. A VMCS is named by its region's
+// address.
+struct vmcs_count {
+    uint64_t region;
+    uint32_t vmread[F_COUNT], vmwrite[F_COUNT];
+    uint32_t vmwrite_unchanged[F_COUNT]; // VMWRITEs of what the field held already
+    uint32_t vmclear, vmptrld, vmlaunch, vmresume, failed_entry;
+};
+const struct vmcs_count *machine_count(struct machine *machine, uint64_t region);
+void machine_reset_counts(struct machine *machine);
+
+// --- what guests observed: at each instruction boundary of a guest at `level`, the registers it can see
+struct observation {
+    uint64_t rip, rflags, cr0, cr2, cr3, cr4, cr8, dr7, efer;
+    uint64_t pat, debugctl, sysenter_cs, sysenter_esp, sysenter_eip;
+    uint64_t gdtr_base, idtr_base, segment_base[SEGMENT_NAME_COUNT];
+    uint32_t gdtr_limit, idtr_limit, segment_limit[SEGMENT_NAME_COUNT];
+    uint32_t segment_rights[SEGMENT_NAME_COUNT]; // of an unusable segment only that it is one
+    uint16_t segment_selector[SEGMENT_NAME_COUNT];
+    uint64_t gpr[GPR_COUNT];
+    uint32_t interruptibility;
+    uint8_t level, cpl;
+};
+// Adds the observations to the trace; NULL: none is kept.
+struct trace {
+    struct observation *entry;
+    size_t count, room;
+};
+void machine_trace(struct machine *machine, struct trace *trace);
+void trace_free(struct trace *trace);
+
+// Why the last VM entry that failed, failed: the rule, in a few words. NULL: none did.
+const char *machine_entry_failure(const struct machine *machine);
+
+// --- what the test around the model provides (link-time)
+
+enum wait_reason {
+    WAIT_LIVE, // the guest is at an instruction boundary in a live range
+    WAIT_IDLE, // the processor is in HLT, shutdown or wait-for-SIPI state, and nothing that wakes it is
+               // pending
+    WAIT_END,  // a program ran into its end
+};
+// The test arms an operation or makes an event pending, and returns; the model looks again.
+void model_wait(struct hw_cpu *cpu, enum wait_reason reason);
+
+// A rule was broken: ends the test with `sentence`.
+_Noreturn void model_stop(const char *sentence);
+
+#endif

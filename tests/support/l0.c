@@ -1,0 +1,533 @@
+// SPDX-License-Identifier: MIT
+// A small L0 around the engine: port.h over the model's memory, ept01, and the loop that handles what the
+// engine leaves to L0. L1's memory is displaced in the machine's (world_internal.h).
+#include "world_internal.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define IPI_VECTOR    0xf0   // L0's own interrupt: "come out"
+#define L0_PORT       0x510u // intercepted by L0: reads as L0_PORT_VALUE
+#define L0_PORT_VALUE 0x42u
+#define EPT_RWX       7ull
+#define EPT_WB        (6ull << 3)
+#define EPT_LARGE     (1ull << 7)
+
+static struct {
+    uint64_t ept01, msr_bitmap, io_bitmap_a, io_bitmap_b;
+} l0;
+
+static uint64_t take_page(void)
+{
+    uint64_t page = world->l0_next_page;
+    world->l0_next_page += PAGE_SIZE;
+    if (world->l0_next_page > world->l0_end)
+        rule_broken(NULL, "the L0 of the tests is out of memory");
+    return page;
+}
+
+static uint64_t take_pages(unsigned count)
+{
+    uint64_t first = take_page();
+    for (unsigned i = 1; i < count; i++)
+        take_page();
+    return first;
+}
+
+static void *l0_memory(uint64_t address)
+{
+    if (address >= L0_SIZE)
+        rule_broken(NULL, "L0's address %#llx is not L0's", (unsigned long long)address);
+    return world->machine->memory + address;
+}
+
+static void set_entry(uint64_t table, uint64_t index, uint64_t value)
+{
+    memcpy((uint8_t *)l0_memory(table) + 8 * (index & 0x1ff), &value, 8);
+}
+
+// L1-physical x is machine address L0_SIZE + x: the first 2 MBytes by 4-KByte pages, the rest by 2-MByte
+// pages where the processor has them.
+static void build_ept01(void)
+{
+    uint64_t pml4 = take_page(), pdpt = take_page(), directory = take_page();
+    bool large =
+        capability_ept(world->config.processor, EPT_CAP_PAGE_2M) && !world->config.l0_without_large_pages;
+    set_entry(pml4, 0, pdpt | EPT_RWX);
+    set_entry(pdpt, 0, directory | EPT_RWX);
+    for (uint64_t at = 0; at < L1_RAM_SIZE; at += 0x200000) {
+        if (large && at > 0) {
+            set_entry(directory, at >> 21, (L0_SIZE + at) | EPT_RWX | EPT_WB | EPT_LARGE);
+            continue;
+        }
+        uint64_t table = take_page();
+        set_entry(directory, at >> 21, table | EPT_RWX);
+        for (uint64_t page = at; page < at + 0x200000; page += PAGE_SIZE)
+            set_entry(table, page >> 12, (L0_SIZE + page) | EPT_RWX | EPT_WB);
+    }
+    l0.ept01 = pml4 | 6 | 3 << 3;
+}
+
+static void set_bit(uint64_t bitmap, unsigned bit)
+{
+    uint8_t *byte = (uint8_t *)l0_memory(bitmap) + bit / 8;
+    *byte = (uint8_t)(*byte | 1u << (bit % 8));
+}
+
+void l0_begin(void)
+{
+    machine_reserve_for_l0(world->machine, 0, L0_SIZE);
+    world->l0_next_page = 0x100000;
+    world->l0_end = L0_SIZE;
+    build_ept01();
+    l0.msr_bitmap = take_page();
+    l0.io_bitmap_a = take_page();
+    l0.io_bitmap_b = take_page();
+    set_bit(l0.io_bitmap_a, L0_PORT);
+    for (unsigned msr = MSR_IA32_VMX_BASIC; msr <= MSR_IA32_VMX_VMFUNC; msr++) {
+        set_bit(l0.msr_bitmap, msr);
+        set_bit(l0.msr_bitmap, 2048 * 8 + msr);
+    }
+    set_bit(l0.msr_bitmap, MSR_IA32_FEATURE_CONTROL);
+    set_bit(l0.msr_bitmap, 2048 * 8 + MSR_IA32_FEATURE_CONTROL);
+    uint32_t revision = (uint32_t)world->hardware.msr[0] & 0x7fffffff;
+    for (unsigned i = 0; i < world->config.cpu_count; i++) {
+        uint64_t region = take_page();
+        memcpy(l0_memory(region), &revision, 4);
+        hw_vmxon(machine_cpu(world->machine, i), l0pa(region));
+    }
+}
+
+// --- one vcpu
+
+static struct nvmx_l0_policy policy_of(const struct virtual_processor *p)
+{
+    const struct processor *hardware = world->config.processor;
+    uint32_t wanted = SECONDARY_ENABLE_EPT | SECONDARY_UNRESTRICTED_GUEST | SECONDARY_ENABLE_RDTSCP |
+                      SECONDARY_ENABLE_INVPCID | SECONDARY_ENABLE_XSAVES | SECONDARY_ENABLE_VPID;
+    struct nvmx_l0_policy policy = {
+        .pin = PIN_NMI_EXITING | (world->config.floating ? PIN_EXTERNAL_INTERRUPT_EXITING : 0),
+        .primary = PRIMARY_ACTIVATE_SECONDARY | PRIMARY_USE_MSR_BITMAPS | PRIMARY_USE_IO_BITMAPS,
+        .secondary = wanted & capability_allowed1(hardware, WORD_SECONDARY),
+        .io_bitmap_a = l0pa(l0.io_bitmap_a),
+        .io_bitmap_b = l0pa(l0.io_bitmap_b),
+        .msr_bitmap = l0pa(l0.msr_bitmap),
+        .ept_pointer = l0.ept01,
+        .exception_bitmap = world->config.l0_exceptions,
+    };
+    if (capability_allowed1(hardware, WORD_PIN) & PIN_VIRTUAL_NMIS)
+        policy.pin |= PIN_VIRTUAL_NMIS;
+    if (policy.secondary & SECONDARY_ENABLE_VPID) {
+        policy.vpid01 = (uint16_t)(1 + 2 * p->index);
+        policy.vpid02 = (uint16_t)(2 + 2 * p->index);
+    }
+    return policy;
+}
+
+static void write_segment(struct nvmx_vcpu *vcpu, unsigned i, const struct segment *s)
+{
+    nvmx_write(vcpu, (enum vmcs_field)(F_GUEST_ES_SELECTOR + i), s->selector);
+    nvmx_write(vcpu, (enum vmcs_field)(F_GUEST_ES_LIMIT + i), s->limit);
+    nvmx_write(vcpu, (enum vmcs_field)(F_GUEST_ES_BASE + i), s->base);
+    nvmx_write(vcpu, (enum vmcs_field)(F_GUEST_ES_ACCESS_RIGHTS + i), s->access_rights);
+}
+
+static void write_start_state(struct nvmx_vcpu *vcpu, const struct registers *r)
+{
+    for (unsigned i = 0; i < SEGMENT_NAME_COUNT; i++)
+        write_segment(vcpu, i, &r->segment[i]);
+    nvmx_write(vcpu, F_GUEST_CR0, r->cr0);
+    nvmx_write(vcpu, F_GUEST_CR3, r->cr3);
+    nvmx_write(vcpu, F_GUEST_CR4, r->cr4);
+    nvmx_write(vcpu, F_GUEST_IA32_EFER, r->efer);
+    nvmx_write(vcpu, F_GUEST_IA32_PAT, r->pat);
+    nvmx_write(vcpu, F_VM_ENTRY_CONTROLS, nvmx_read(vcpu, F_VM_ENTRY_CONTROLS) | ENTRY_IA32E_MODE_GUEST);
+    nvmx_write(vcpu, F_GUEST_IA32_DEBUGCTL, r->debugctl);
+    nvmx_write(vcpu, F_GUEST_DR7, r->dr7);
+    nvmx_write(vcpu, F_GUEST_GDTR_BASE, r->gdtr_base);
+    nvmx_write(vcpu, F_GUEST_GDTR_LIMIT, r->gdtr_limit);
+    nvmx_write(vcpu, F_GUEST_IDTR_BASE, r->idtr_base);
+    nvmx_write(vcpu, F_GUEST_IDTR_LIMIT, r->idtr_limit);
+    nvmx_write(vcpu, F_GUEST_RIP, r->rip);
+    nvmx_write(vcpu, F_GUEST_RSP, r->gpr[GPR_RSP]);
+    nvmx_write(vcpu, F_GUEST_RFLAGS, r->rflags);
+    nvmx_write(vcpu, F_GUEST_SYSENTER_CS, r->sysenter_cs);
+    nvmx_write(vcpu, F_GUEST_SYSENTER_ESP, r->sysenter_esp);
+    nvmx_write(vcpu, F_GUEST_SYSENTER_EIP, r->sysenter_eip);
+    nvmx_write(vcpu, F_GUEST_ACTIVITY_STATE, ACTIVITY_ACTIVE);
+    nvmx_write(vcpu, F_GUEST_INTERRUPTIBILITY, 0);
+    nvmx_write(vcpu, F_GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
+    memcpy(vcpu->regs.gpr, r->gpr, sizeof(vcpu->regs.gpr));
+}
+
+void l0_add_vcpu(struct virtual_processor *p, const struct registers *start)
+{
+    unsigned pool = world->config.ept02_pool_pages ? world->config.ept02_pool_pages : 256;
+    bool shadowing = !world->config.without_vmcs_shadowing;
+    struct nvmx_vcpu_config config = {
+        .hardware = &world->hardware,
+        .offered = &world->offered,
+        .policy = policy_of(p),
+        .pages = {.vmcs01 = l0pa(take_page()),
+                  .vmcs02 = l0pa(take_page()),
+                  .io_bitmap_a = l0pa(take_page()),
+                  .io_bitmap_b = l0pa(take_page()),
+                  .msr_bitmap = l0pa(take_page()),
+                  .shadow_vmcs = l0pa(shadowing ? take_page() : 0),
+                  .vmread_bitmap = l0pa(shadowing ? take_page() : 0),
+                  .vmwrite_bitmap = l0pa(shadowing ? take_page() : 0),
+                  .ept02_pool = l0pa(take_pages(pool)),
+                  .ept02_pool_pages = pool},
+        .l1_physical_address_width = world->config.processor->physical_address_width,
+        .feature_control = FEATURE_CONTROL_LOCKED | FEATURE_CONTROL_VMX_OUTSIDE_SMX,
+    };
+    p->vcpu = malloc(sizeof(*p->vcpu));
+    memset(p->vcpu, 0xa5, sizeof(*p->vcpu)); // "may hold anything before"
+    nvmx_vcpu_init(p->vcpu, &config);
+    p->vcpu->l0_data = p;
+    nvmx_vcpu_load(p->vcpu, p->cpu);
+    write_start_state(p->vcpu, start);
+    // The one page of L0's that an L2 may reach: what the engine puts where L1 has no memory.
+    world->machine->l0_page[p->vcpu->ept02.void_page.value >> PAGE_SHIFT] = 0;
+}
+
+void l0_end(void)
+{
+    for (unsigned i = 0; i < world->config.vcpu_count; i++) {
+        struct virtual_processor *p = &world->processor[i];
+        // The vcpu is in the middle of running: only the model knows its VMCSs are still active.
+        vmcs_cache_check(p->cpu);
+    }
+}
+
+// --- moving
+
+// What of L1's state is neither in a VMCS nor in the general-purpose registers, L0 carries over.
+static void carry_over(struct hw_cpu *from, struct hw_cpu *to)
+{
+    to->r.cr2 = from->r.cr2;
+    to->r.cr8 = from->r.cr8;
+    memcpy(to->r.dr, from->r.dr, sizeof(to->r.dr));
+    to->r.dr6 = from->r.dr6;
+    memcpy(to->msr, from->msr, sizeof(to->msr));
+    to->msr_count = from->msr_count;
+    for (unsigned vector = 0; vector < 256; vector++)
+        if (from->interrupt_pending[vector])
+            cpu_interrupt(to, (uint8_t)vector);
+    memset(from->interrupt_pending, 0, sizeof(from->interrupt_pending));
+    from->interrupt_count = 0;
+    to->nmi_pending |= from->nmi_pending;
+    from->nmi_pending = false;
+    to->tsc = from->tsc; // L0 keeps them in step
+}
+
+static void move(struct virtual_processor *p, unsigned index)
+{
+    struct hw_cpu *to = machine_cpu(world->machine, index);
+    if (to == p->cpu)
+        return;
+    nvmx_vcpu_put(p->vcpu);
+    carry_over(p->cpu, to);
+    p->cpu = to;
+    nvmx_vcpu_load(p->vcpu, to);
+    world->move_count++;
+}
+
+void l0_reset_l1(void)
+{
+    world->self->reset = true;
+}
+
+unsigned l0_exception_count(void)
+{
+    return world->exception_count;
+}
+
+static void maybe_move(struct virtual_processor *p)
+{
+    if (p->move_to >= 0) {
+        unsigned index = (unsigned)p->move_to;
+        p->move_to = -1;
+        move(p, index);
+    } else if (world->move_one_in != 0 && world_random() % world->move_one_in == 0) {
+        move(p, (unsigned)(world_random() % world->config.cpu_count));
+    }
+}
+
+void l0_move_to(unsigned cpu)
+{
+    world->self->move_to = (int)cpu;
+    if (world->config.floating)
+        cpu_interrupt(world->self->cpu, IPI_VECTOR);
+}
+
+void l0_move_at_random(unsigned one_in)
+{
+    world->move_one_in = world->config.nested ? one_in : 0;
+}
+
+uint64_t l0_move_count(void)
+{
+    return world->move_count;
+}
+
+// --- exits that are L0's
+
+static void handle_cpuid(struct nvmx_vcpu *vcpu)
+{
+    uint32_t leaf = (uint32_t)vcpu->regs.gpr[GPR_RAX], subleaf = (uint32_t)vcpu->regs.gpr[GPR_RCX];
+    uint32_t raw[4];
+    cpu_cpuid(vcpu->cpu, leaf, subleaf, raw);
+    struct nvmx_cpuid result = {raw[0], raw[1], raw[2], raw[3]};
+    nvmx_cpuid_adjust(vcpu, leaf, subleaf, &result);
+    vcpu->regs.gpr[GPR_RAX] = result.eax;
+    vcpu->regs.gpr[GPR_RBX] = result.ebx;
+    vcpu->regs.gpr[GPR_RCX] = result.ecx;
+    vcpu->regs.gpr[GPR_RDX] = result.edx;
+    nvmx_skip_instruction(vcpu);
+}
+
+static void handle_msr(struct nvmx_vcpu *vcpu, bool write)
+{
+    uint32_t msr = (uint32_t)vcpu->regs.gpr[GPR_RCX];
+    uint64_t value = (uint32_t)vcpu->regs.gpr[GPR_RAX] | vcpu->regs.gpr[GPR_RDX] << 32;
+    enum nvmx_msr_result result = write ? nvmx_wrmsr(vcpu, msr, value) : nvmx_rdmsr(vcpu, msr, &value);
+    if (result == NVMX_MSR_NOT_MINE) {
+        bool done = write ? hw_wrmsr(vcpu->cpu, msr, value) : hw_rdmsr(vcpu->cpu, msr, &value);
+        result = done ? NVMX_MSR_OK : NVMX_MSR_GP;
+    }
+    if (result == NVMX_MSR_GP) {
+        nvmx_raise(vcpu, VECTOR_GP, true, 0);
+        return;
+    }
+    if (!write) {
+        vcpu->regs.gpr[GPR_RAX] = (uint32_t)value;
+        vcpu->regs.gpr[GPR_RDX] = value >> 32;
+    }
+    nvmx_skip_instruction(vcpu);
+}
+
+static void handle_io(struct nvmx_vcpu *vcpu)
+{
+    if (vcpu->exit.qualification & 8)
+        vcpu->regs.gpr[GPR_RAX] = (vcpu->regs.gpr[GPR_RAX] & ~0xffull) | L0_PORT_VALUE;
+    nvmx_skip_instruction(vcpu);
+}
+
+static void handle_interrupt(struct virtual_processor *p)
+{
+    int vector = cpu_take_interrupt(p->cpu);
+    if (vector != IPI_VECTOR)
+        rule_broken(p->cpu, "an external interrupt with vector %d reaches L0, which knows only its own",
+                    vector);
+}
+
+// An exception that L0 looks at (for its own purposes) belongs to whoever raised it.
+static void handle_exception_or_nmi(struct nvmx_vcpu *vcpu)
+{
+    uint32_t info = vcpu->exit.interruption_info;
+    if ((info & INTERRUPTION_TYPE_MASK) == EVENT_NMI << INTERRUPTION_TYPE_SHIFT) {
+        nvmx_pend_nmi(vcpu);
+        return;
+    }
+    if (!(world->config.l0_exceptions >> (info & 31) & 1))
+        rule_broken(vcpu->cpu, "an exception (%#x) that L0 does not want is left to it", info);
+    world->exception_count++;
+    nvmx_raise(vcpu, info & 31, info & INTERRUPTION_ERROR_CODE, vcpu->exit.interruption_error_code);
+}
+
+static void handle_exit(struct virtual_processor *p)
+{
+    struct nvmx_vcpu *vcpu = p->vcpu;
+    switch (vcpu->exit.reason & EXIT_REASON_BASIC_MASK) {
+    case EXIT_CPUID:
+        handle_cpuid(vcpu);
+        break;
+    case EXIT_RDMSR:
+        handle_msr(vcpu, false);
+        break;
+    case EXIT_WRMSR:
+        handle_msr(vcpu, true);
+        break;
+    case EXIT_IO_INSTRUCTION:
+        handle_io(vcpu);
+        break;
+    case EXIT_EXTERNAL_INTERRUPT:
+        handle_interrupt(p);
+        break;
+    case EXIT_EXCEPTION_OR_NMI:
+        handle_exception_or_nmi(vcpu);
+        break;
+    case EXIT_INIT_SIGNAL:
+        if (!vcpu->vmxon)
+            nvmx_reset_l1(vcpu);
+        break;
+    case EXIT_STARTUP_IPI:
+        nvmx_start_l1_at(vcpu, (uint8_t)vcpu->exit.qualification);
+        break;
+    case EXIT_INVD:
+    case EXIT_WBINVD:
+        nvmx_skip_instruction(vcpu);
+        break;
+    default:
+        rule_broken(p->cpu,
+                    "the engine leaves to L0 an exit of L%u that the tests' L0 does not know: %s (%#x), "
+                    "qualification %#llx, guest-physical %#llx",
+                    vcpu->in_l2 ? 2u : 1u, nvmx_exit_name(vcpu->exit.reason & 0xffff), vcpu->exit.reason,
+                    (unsigned long long)vcpu->exit.qualification,
+                    (unsigned long long)vcpu->exit.guest_physical_address);
+    }
+}
+
+void l0_run(void *argument)
+{
+    struct virtual_processor *p = argument;
+    for (;;) {
+        if (p->reset) {
+            p->reset = false;
+            nvmx_reset_l1(p->vcpu);
+        }
+        maybe_move(p);
+        if (nvmx_run(p->vcpu) == NVMX_EXIT_FOR_L0)
+            handle_exit(p);
+    }
+}
+
+struct nvmx_vcpu *world_vcpu(void)
+{
+    return world->self->vcpu;
+}
+
+uint64_t world_vmcs01(void)
+{
+    return world->self->vcpu->config.pages.vmcs01.value;
+}
+
+uint64_t world_vmcs02(void)
+{
+    return world->self->vcpu->config.pages.vmcs02.value;
+}
+
+// --- port.h
+
+static bool is_l1_ram(uint64_t address, uint64_t size)
+{
+    return size <= L1_RAM_SIZE && address <= L1_RAM_SIZE - size;
+}
+
+bool port_l1_read(struct nvmx_vcpu *vcpu, l1pa_t from, void *to, size_t size)
+{
+    (void)vcpu;
+    memset(to, 0xee, size); // "unspecified"
+    if (!is_l1_ram(from.value, size))
+        return false;
+    memcpy(to, l1_memory(from.value), size);
+    return true;
+}
+
+bool port_l1_write(struct nvmx_vcpu *vcpu, l1pa_t to, const void *from, size_t size)
+{
+    (void)vcpu;
+    if (!is_l1_ram(to.value, size))
+        return false;
+    memcpy(l1_memory(to.value), from, size);
+    return true;
+}
+
+bool port_l1_compare_exchange(struct nvmx_vcpu *vcpu, l1pa_t at, uint64_t expected, uint64_t desired,
+                              uint64_t *word)
+{
+    (void)vcpu;
+    if ((at.value & 7) || !is_l1_ram(at.value, 8))
+        return false;
+    memcpy(word, l1_memory(at.value), 8);
+    if (*word == expected)
+        memcpy(l1_memory(at.value), &desired, 8);
+    return true;
+}
+
+bool port_l1_translate(struct nvmx_vcpu *vcpu, l1pa_t at, struct port_mapping *mapping)
+{
+    (void)vcpu;
+    if (!is_l1_ram(at.value, 1))
+        return false;
+    bool large = at.value >= 0x200000 && !world->config.l0_without_large_pages;
+    *mapping = (struct port_mapping){.l0 = l0pa(L0_SIZE + at.value),
+                                     .size = large ? 0x200000 : PAGE_SIZE,
+                                     .memory_type = 6,
+                                     .readable = true,
+                                     .writable = true,
+                                     .executable = true};
+    return true;
+}
+
+void *port_l0_map(l0pa_t page)
+{
+    return l0_memory(page.value);
+}
+
+void port_host_constant(struct port_host_constant *host)
+{
+    *host = (struct port_host_constant){
+        .cr0 = CR0_PG | CR0_PE | CR0_NE | CR0_WP | CR0_ET,
+        .cr3 = 0x1000,
+        .cr4 = CR4_PAE | CR4_VMXE,
+        .efer = EFER_LME | EFER_LMA | EFER_NXE,
+        .pat = 0x0007040600070406,
+        .rip = 0xffff800000001000,
+        .cs = 0x08,
+        .ss = 0x10,
+        .ds = 0x10,
+        .es = 0x10,
+        .tr = 0x18,
+    };
+}
+
+void port_host_cpu(struct hw_cpu *cpu, struct port_host_cpu *host)
+{
+    uint64_t own = 0xffff900000000000ull + ((uint64_t)cpu_index(cpu) << 20);
+    *host = (struct port_host_cpu){.fs_base = own,
+                                   .gs_base = own + 0x1000,
+                                   .tr_base = own + 0x2000,
+                                   .gdtr_base = own + 0x3000,
+                                   .idtr_base = own + 0x4000,
+                                   .sysenter_esp = own + 0x5000,
+                                   .rsp = own + 0x6000};
+}
+
+void port_log(struct nvmx_vcpu *vcpu, const char *text, uint64_t a, uint64_t b)
+{
+    (void)vcpu;
+    snprintf(world->last_log, sizeof(world->last_log), "%s (%#llx, %#llx)", text, (unsigned long long)a,
+             (unsigned long long)b);
+    world->log_count++;
+    if (getenv("PLASTRON_TEST_LOG") != NULL)
+        fprintf(stderr, "# L0: %s\n", world->last_log);
+}
+
+void port_explain(struct nvmx_vcpu *vcpu, const struct check_broken *broken)
+{
+    const struct check_rule *rule = &check_rules[broken->index];
+    char text[256];
+    snprintf(text, sizeof(text), "%s: %s", rule->id, rule->message);
+    port_log(vcpu, text, broken->value, broken->legal);
+}
+
+const char *l0_last_log(void)
+{
+    return world->last_log;
+}
+
+unsigned l0_log_count(void)
+{
+    return world->log_count;
+}
+
+_Noreturn void port_bug(const char *what, uint64_t a, uint64_t b)
+{
+    const char *refusal = world != NULL ? machine_entry_failure(world->machine) : NULL;
+    rule_broken(world != NULL ? world->self->cpu : NULL,
+                "the engine says that it has a bug: %s (%#llx, %#llx)%s%s", what, (unsigned long long)a,
+                (unsigned long long)b, refusal ? "; the processor's last refusal: " : "",
+                refusal ? refusal : "");
+}

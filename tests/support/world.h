@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+// The world a scenario runs in: a machine of the model, bare (L1 on the processor itself: the plain
+// reference) or nested (L1 under the engine and a small L0). L1 cannot tell which, and neither can a scenario
+// that does not ask.
+//
+// L1 is the test: each l1_ function makes L1's virtual processor execute one instruction, under whatever is
+// below it, and says how it ended.
+#ifndef TESTS_WORLD_H
+#define TESTS_WORLD_H
+
+#include "script.h"
+#include <machine.h>
+#include <nvmx/nvmx.h>
+
+struct world_config {
+    const struct processor *processor; // of the machine; bare, L1's processor is what the engine offers of it
+    unsigned cpu_count;                // logical processors; 0: 1
+    unsigned vcpu_count;               // L1's; 0: 1. vcpu k starts on processor k
+    uint64_t seed;
+    bool nested;
+    bool floating;               // L0 owns the interrupts: external-interrupt exiting, acknowledged
+    bool l0_without_large_pages; // ept01 of 4-KByte pages only
+    bool without_vmcs_shadowing;
+    uint32_t l0_exceptions;    // exception bitmap of L0's own; L0 raises what it gets again
+    uint32_t ept02_pool_pages; // 0: 256
+    unsigned move_one_in; // nested: L0 moves the vcpu to a random logical processor at one in so many exits
+};
+
+void world_begin(const struct world_config *config);
+void world_end(void); // checks what must hold at any end
+
+bool world_is_nested(void);
+uint64_t world_seed(void); // the same bare and nested
+// What the test is at; the last few notes are printed if it fails.
+void world_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+struct machine *world_machine(void);
+const struct processor *world_l1_processor(void);
+
+// --- where things are in L1's physical memory (L1's linear addresses are the same)
+enum {
+    L1_RAM_SIZE = 0x1000000,
+    L1_PAGE_TABLES = 0x100000,
+    L1_IDT = 0x110000,
+    L1_TSS = 0x111000,
+    L1_IDT_32 = 0x112000,     // the same handlers, for an L1 in 32-bit mode
+    L1_STACK = 0x130000,      // the end of it; 0x1000 bytes a vcpu
+    L1_HOST_STACK = 0x140000, //
+    L1_REGIONS = 0x200000,    // VMXON region and VMCSs: 0x10000 bytes a vcpu
+    L1_SCRATCH = 0x300000,    // operands
+    L1_PADS = 0x3f0000,       // where VM exits and exceptions lead
+    L1_CODE = 0x400000,       // 0x40000 bytes a vcpu
+    L1_TABLES = 0x600000,     // EPT12 and other structures that L1 makes
+    L2_RAM = 0x800000,        // L2-physical 0 is here
+    L2_RAM_SIZE = 0x400000,
+    L1_NOT_MAPPED = 0x40000000, // a linear address without a page
+};
+void *l1_memory(uint64_t address); // a pointer to L1-physical memory
+
+// --- how an instruction of L1 ended
+enum how {
+    COMPLETED, // the next instruction is next
+    EXCEPTION, // `vector` was raised (and its handler has returned behind the instruction)
+    EXITED,    // VMLAUNCH or VMRESUME: L1 is at its host RIP
+    IDLE,      // the virtual processor halted, and nothing is pending
+    L2_AT_END, // VMLAUNCH or VMRESUME: L2's program ran into its end
+};
+struct outcome {
+    enum how how;
+    uint8_t vector;
+    uint32_t error_code; // that the exception pushed; 0: none
+    bool cf, zf;         // VMfailInvalid, VMfailValid
+};
+const char *how_name(enum how how);
+
+void l1_use_vcpu(unsigned vcpu); // that the l1_ functions act on from now on
+unsigned l1_vcpu(void);
+struct outcome l1_execute(struct op op);
+struct outcome l1_continue(void);   // after IDLE or L2_AT_END: what happens next
+uint64_t l1_gpr(enum nvmx_gpr reg); // of L1, at the end of the last instruction
+void l1_set_gpr(enum nvmx_gpr reg, uint64_t value);
+uint64_t l1_cr2(void);
+uint64_t l1_rflags(void);
+struct hw_cpu *l1_cpu(void); // the logical processor that the vcpu is on
+void l1_run(struct op op);   // l1_execute, and the test fails unless it completed
+
+// --- L0's side, nested only
+struct nvmx_vcpu *world_vcpu(void);
+// The vcpu is taken off its logical processor at the next exit and loaded on another.
+void l0_move_to(unsigned cpu);
+// L0 may do the same at every exit, at random moments (seeded).
+void l0_move_at_random(unsigned one_in);
+uint64_t l0_move_count(void);
+void l0_reset_l1(void); // at the next exit: the virtual processor is as after INIT, whatever it was doing
+unsigned l0_exception_count(void);
+uint64_t world_vmcs01(void), world_vmcs02(void); // regions, as machine_count wants them
+const char *l0_last_log(void);
+unsigned l0_log_count(void);
+
+// --- running a scenario in both worlds, and comparing what guests saw
+struct scenario {
+    const char *name;
+    void (*run)(void);
+    struct world_config config;
+    bool only_nested; // it looks into L0, or moves it
+    bool apart;       // what guests see may differ: they look at the time, say
+};
+void scenario_test(void **state); // a cmocka test; *state is a struct scenario
+int scenario_teardown(void **state);
+
+#define BOTH(function)                                                                                       \
+    {                                                                                                        \
+#function, scenario_test, NULL, scenario_teardown, &(struct scenario)                                \
+        {                                                                                                    \
+            .name = #function, .run = function                                                               \
+        }                                                                                                    \
+    }
+#define BOTH_APART(function)                                                                                 \
+    {                                                                                                        \
+#function, scenario_test, NULL, scenario_teardown, &(struct scenario)                                \
+        {                                                                                                    \
+            .name = #function, .run = function, .apart = true                                                \
+        }                                                                                                    \
+    }
+#define NESTED(function, ...)                                                                                \
+    {                                                                                                        \
+#function, scenario_test, NULL, scenario_teardown, &(struct scenario)                                \
+        {                                                                                                    \
+            .name = #function, .run = function, .only_nested = true, .config = { __VA_ARGS__ }               \
+        }                                                                                                    \
+    }
+#define BOTH_WITH(function, suffix, ...)                                                                     \
+    {                                                                                                        \
+#function suffix, scenario_test, NULL, scenario_teardown, &(struct scenario)                         \
+        {                                                                                                    \
+            .name = #function suffix, .run = function, .config = { __VA_ARGS__ }                             \
+        }                                                                                                    \
+    }
+
+// The model stops: for tests that provoke it. false: it did not stop. The sentence stays valid.
+bool world_stops(void (*provoke)(void), const char **sentence);
+
+#endif

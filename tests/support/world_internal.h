@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+// What the files of the test world share; scenarios include world.h only.
+#ifndef TESTS_WORLD_INTERNAL_H
+#define TESTS_WORLD_INTERNAL_H
+
+#include "fiber.h"
+#include "world.h"
+#include <model.h>
+
+// L1-physical address 0 is here in the nested machine; below it is L0, so that an L1-physical address that
+// L0 forgot to translate hits memory that no guest may touch.
+#define L0_SIZE          0x2000000ull
+#define WORLD_VCPU_LIMIT 2
+
+struct virtual_processor {
+    unsigned index;
+    struct fiber *fiber;
+    struct hw_cpu *cpu;     // that it is on
+    struct live *live;      // where it fetches its instructions
+    uint64_t next;          // where the next instruction of L1 will be
+    enum wait_reason why;   // of the last model_wait
+    struct nvmx_vcpu *vcpu; // nested
+    int move_to;            // at the next opportunity; -1: stay
+    bool reset;             // at the next opportunity
+};
+
+struct world {
+    struct world_config config;
+    struct machine *machine;
+    struct processor l1_processor; // what L1 has: bare, the machine's; nested, what the engine offers
+    uint64_t l1_base;              // machine address of L1-physical 0
+    struct virtual_processor processor[WORLD_VCPU_LIMIT];
+    struct virtual_processor *self;
+    struct live *pads;
+    struct trace trace;
+    uint64_t random;
+    // L0
+    struct nvmx_caps hardware, offered;
+    uint64_t l0_next_page, l0_end;
+    unsigned move_one_in;
+    uint64_t move_count;
+    unsigned exception_count;
+    char last_log[256];
+    unsigned log_count;
+};
+extern struct world *world; // NULL: there is none
+
+uint64_t world_random(void);
+void world_resume(void); // runs the current vcpu until it wants something of the test
+
+void l0_begin(void); // machine-wide: ept01, VMXON everywhere
+void l0_add_vcpu(struct virtual_processor *p, const struct registers *start);
+void l0_run(void *argument); // a fiber's body: L0's loop for one vcpu
+void l0_end(void);
+
+void l2_begin(void);
+void l1_begin(struct virtual_processor *p); // builds what L1 has in its memory
+void l1_start_state(const struct virtual_processor *p, struct registers *r);
+
+#endif
