@@ -145,6 +145,7 @@ void nvmx_vcpu_put(struct nvmx_vcpu *vcpu)
 {
     vmcs_clear(vcpu, &vcpu->vmcs01);
     vmcs_clear(vcpu, &vcpu->vmcs02);
+    vmcs_clear(vcpu, &vcpu->shadow.vmcs);
     vcpu->cpu = NULL;
 }
 
@@ -239,6 +240,8 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
     vmcs->launched = true;
     if (l2)
         vcpu->vmcs12.launched = true;
+    else if (vcpu->shadow.attached)
+        vcpu->shadow.vmcs.cpu = vcpu->cpu; // the VM entry made the linked VMCS active
     vcpu->entry_pending = false;
     event_after_exit(vcpu);
     if (!l2) {
