@@ -231,8 +231,10 @@ extern const uint8_t exit_info_members[EXIT_REASON_COUNT]; // EXIT_INFO_* of exi
 #define EXIT_INFO_P 0x10u
 #define EXIT_INFO_V 0x20u
 uint32_t event_type(uint32_t info);
-void event_prepare(struct nvmx_vcpu *vcpu);    // before an entry: what is injected
-void event_after_exit(struct nvmx_vcpu *vcpu); // what the exit interrupted the delivery of
+void event_prepare(struct nvmx_vcpu *vcpu);            // before an entry: what is injected
+void event_after_exit(struct nvmx_vcpu *vcpu);         // what the exit interrupted the delivery of
+void event_leave_vmcs(struct nvmx_vcpu *vcpu);         // the current VMCS is about to be another
+bool event_is_nmi_window_exit(struct nvmx_vcpu *vcpu); // L0's own: run again
 bool event_l1_wants_exception(const struct nvmx_vcpu *vcpu, uint32_t vector, uint32_t error_code);
 
 #endif

@@ -24,6 +24,28 @@ static bool l2_nmi_exits(const struct nvmx_vcpu *vcpu)
     return vcpu->in_l2 && (vmcs12_pin(vcpu) & PIN_NMI_EXITING) != 0;
 }
 
+// While an NMI waits for blocking by NMI to end: NMI-window exiting in the VMCS of whoever runs, which needs
+// virtual NMIs (and they NMI exiting). On a processor without these the NMI waits for the next exit.
+static void nmi_window_set(struct nvmx_vcpu *vcpu, bool open)
+{
+    const uint32_t pin_bits = PIN_NMI_EXITING | PIN_VIRTUAL_NMIS;
+    struct vmcs *vmcs = vcpu->current;
+    uint64_t pin = vmcs->written[F_PIN_BASED_CONTROLS], primary = vmcs->written[F_PRIMARY_CONTROLS];
+    if ((nvmx_caps_allowed1(vcpu->config.hardware, CAPS_PIN) & PIN_VIRTUAL_NMIS) == 0)
+        return;
+    pin = open ? pin | pin_bits : pin & ~(uint64_t)pin_bits;
+    primary = open ? primary | PRIMARY_NMI_WINDOW_EXITING : primary & ~(uint64_t)PRIMARY_NMI_WINDOW_EXITING;
+    vmcs_write_if_changed(vcpu, vmcs, F_PIN_BASED_CONTROLS, pin);
+    vmcs_write_if_changed(vcpu, vmcs, F_PRIMARY_CONTROLS, primary);
+    vcpu->nmi_window = open;
+}
+
+void event_leave_vmcs(struct nvmx_vcpu *vcpu)
+{
+    if (vcpu->nmi_window)
+        nmi_window_set(vcpu, false);
+}
+
 // An NMI that L0 took: into whoever runs next, as soon as nothing else is injected and NMIs are not blocked.
 // While an entry to L2 is pending, L2 runs first: the manual delivers NMIs after the entry, not before.
 static void event_take_nmi(struct nvmx_vcpu *vcpu)
@@ -40,11 +62,26 @@ static void event_take_nmi(struct nvmx_vcpu *vcpu)
         return;
     }
     uint64_t interruptibility = vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY);
-    if ((interruptibility & (INTERRUPTIBILITY_NMI | INTERRUPTIBILITY_MOV_SS | INTERRUPTIBILITY_STI)) != 0 ||
-        vmcs_read(vcpu, F_GUEST_ACTIVITY_STATE) > ACTIVITY_HLT)
+    if ((interruptibility & (INTERRUPTIBILITY_NMI | INTERRUPTIBILITY_MOV_SS | INTERRUPTIBILITY_STI)) != 0) {
+        nmi_window_set(vcpu, true);
         return;
+    }
+    if (vmcs_read(vcpu, F_GUEST_ACTIVITY_STATE) > ACTIVITY_HLT)
+        return;
+    event_leave_vmcs(vcpu);
     vcpu->nmi_pending = false;
     vcpu->event = event_make(EVENT_NMI, VECTOR_NMI, false, 0);
+}
+
+// Exits that exist only because of nmi_window_set: the window, and NMIs that arrive while it is awaited.
+bool event_is_nmi_window_exit(struct nvmx_vcpu *vcpu)
+{
+    if (!vcpu->nmi_window)
+        return false;
+    if (vcpu->exit.reason == EXIT_NMI_WINDOW)
+        return true;
+    return vcpu->exit.reason == EXIT_EXCEPTION_OR_NMI &&
+           event_type(vcpu->exit.interruption_info) == EVENT_NMI;
 }
 
 void event_prepare(struct nvmx_vcpu *vcpu)

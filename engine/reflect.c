@@ -186,6 +186,7 @@ static void become_l1(struct nvmx_vcpu *vcpu, uint64_t efer, uint64_t pat)
 void reflect_exit(struct nvmx_vcpu *vcpu)
 {
     uint64_t efer, pat;
+    event_leave_vmcs(vcpu);
     save_hot(vcpu);
     record_exit(vcpu);
     save_merged(vcpu, &efer, &pat);

@@ -95,9 +95,10 @@ static void vmcs01_write_controls(struct nvmx_vcpu *vcpu)
     uint32_t exit = EXIT_HOST_ADDRESS_SPACE_SIZE | EXIT_SAVE_DEBUG_CONTROLS | EXIT_SAVE_PAT | EXIT_LOAD_PAT |
                     EXIT_SAVE_EFER | EXIT_LOAD_EFER;
     uint32_t entry = ENTRY_LOAD_DEBUG_CONTROLS | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER;
-    vmcs_write(vcpu, F_PIN_BASED_CONTROLS, control_adjust(vcpu, CAPS_PIN, policy->pin));
-    vmcs_write(vcpu, F_PRIMARY_CONTROLS, control_adjust(vcpu, CAPS_PRIMARY, primary));
-    vmcs_write_if_changed(vcpu, &vcpu->vmcs01, F_SECONDARY_CONTROLS,
+    struct vmcs *vmcs01 = &vcpu->vmcs01;
+    vmcs_write_if_changed(vcpu, vmcs01, F_PIN_BASED_CONTROLS, control_adjust(vcpu, CAPS_PIN, policy->pin));
+    vmcs_write_if_changed(vcpu, vmcs01, F_PRIMARY_CONTROLS, control_adjust(vcpu, CAPS_PRIMARY, primary));
+    vmcs_write_if_changed(vcpu, vmcs01, F_SECONDARY_CONTROLS,
                           control_adjust(vcpu, CAPS_SECONDARY, secondary));
     vmcs_write(vcpu, F_VM_EXIT_CONTROLS, control_adjust(vcpu, CAPS_EXIT, exit));
     vmcs_write(vcpu, F_VM_ENTRY_CONTROLS, control_adjust(vcpu, CAPS_ENTRY, entry));
@@ -244,6 +245,8 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
         vcpu->shadow.vmcs.cpu = vcpu->cpu; // the VM entry made the linked VMCS active
     vcpu->entry_pending = false;
     event_after_exit(vcpu);
+    if (event_is_nmi_window_exit(vcpu))
+        return NVMX_CONTINUE;
     if (!l2) {
         if (basic == EXIT_CONTROL_REGISTER_ACCESS)
             l1_cr_handle(vcpu);

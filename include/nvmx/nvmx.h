@@ -148,6 +148,7 @@ struct nvmx_vcpu {
     bool in_l2;              // the VMCS to enter is vmcs02
     bool entry_pending;      // L1's VMLAUNCH/VMRESUME succeeded, and L2 has not run since
     struct nvmx_event event; // injected at the next entry
+    bool nmi_window;         // the current VMCS has NMI-window exiting because an NMI waits
     bool nmi_pending;        // an NMI reached L0 and is L1's (or L2's)
 
     struct vmcs vmcs01, vmcs02;
