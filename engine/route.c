@@ -45,8 +45,24 @@ static enum route route_cr(struct nvmx_vcpu *vcpu)
     return ROUTE_TO_L1;
 }
 
+// Quirk of some processors: when the first fetch of an exception handler misses, the exit saves the RIP of
+// the instruction that the exception interrupted, with everything else (RSP, RFLAGS, the pushed frame) of
+// after the delivery. A fetch misses at RIP, or within the 15 bytes of an instruction that crosses into
+// another page: anything else is the handler's address.
+static void mend_rip_of_fetch(struct nvmx_vcpu *vcpu)
+{
+    const uint64_t fetch_of_linear_address = 1u << 2 | 1u << 7 | 1u << 8;
+    if ((vcpu->exit.qualification & fetch_of_linear_address) != fetch_of_linear_address ||
+        vcpu->exit.idt_vectoring_info != 0)
+        return;
+    uint64_t base = vmcs_read(vcpu, F_GUEST_CS_BASE), linear = vcpu->exit.guest_linear_address;
+    if (linear - (base + vmcs_read(vcpu, F_GUEST_RIP)) >= 15)
+        vmcs_write(vcpu, F_GUEST_RIP, linear - base);
+}
+
 static enum route route_ept_violation(struct nvmx_vcpu *vcpu)
 {
+    mend_rip_of_fetch(vcpu);
     if ((vmcs12_secondary(vcpu) & SECONDARY_ENABLE_EPT) == 0)
         return ROUTE_TO_L0; // L2's physical memory is L1's, and ept01 is L0's
     uint64_t qualification;
