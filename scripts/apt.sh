@@ -25,6 +25,37 @@ apt_explain() {
     fi
 }
 
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo "$@"
+    fi
+}
+
+# Ends the script unless apt can be run as root; $1 is what somebody who can should run instead.
+apt_require_root() {
+    [ "$(id -u)" = 0 ] && return
+    command -v sudo >/dev/null || die "no permission (not root, and no sudo here): as root, run: $1"
+    sudo -n true 2>/dev/null && return
+    [ -t 0 ] || die "no permission without a password: as root, run: $1"
+    sudo true || die "no permission: as root, run: $1"
+}
+
+# Fetches the machine's own package lists. A third party's source that is dead does not count: what is done with the
+# lists afterwards decides.
+apt_refresh_lists() {
+    say "fetching the package lists"
+    quietly "$1" as_root apt-get -q -o DPkg::Lock::Timeout=300 update || true
+}
+
+# Fetches them if they never were (as in a container's image): without them, apt does not tell which its mirror is.
+apt_require_lists() {
+    [ -z "$(apt_machine_mirror)" ] || return 0
+    apt_require_root "apt-get update"
+    apt_refresh_lists "$1"
+}
+
 # Prints the archive (scheme, host and path) from which this machine takes Debian's main packages, without naming
 # one here: it is whatever the machine's own apt is configured for. Empty if its lists were never fetched.
 apt_machine_mirror() {

@@ -50,5 +50,5 @@ disk_require() {
     mkdir -p "$BUILD" 2>/dev/null || die "no permission to create $BUILD: make the checkout writable for you"
     [ -w "$BUILD" ] || die "no permission to write in $BUILD: make it writable for you, or remove it"
     free=$(disk_free_mib "$BUILD")
-    ((free >= $1)) || die "the disk is full: $2 needs $1 MiB in $BUILD and $free MiB are free; make room and try again"
+    ((free >= $1)) || die "the disk is full: there must be $1 MiB in $BUILD for $2, and $free MiB are free; make room and try again"
 }

@@ -40,6 +40,32 @@ void test_preemption_timer(struct cpu *cpu)
     fact_call(cpu, l2, "control 0: L2 gets on", 3);
 }
 
+#define TURNS 5000u
+
+static void l2_reads_msr(void)
+{
+    for (uint32_t i = 0; i < TURNS; i++)
+        x86_rdmsr(MSR_IA32_VMX_BASIC);
+}
+
+// L2 does what L1 lets pass but a hypervisor under L1 may not: the time that goes by between such exits
+// counts too.
+void test_preemption_timer_goes_on(struct cpu *cpu)
+{
+    if (!fact_offered(cpu, "VMX-preemption timer", VMCS_PIN_BASED_CONTROLS, PIN_PREEMPTION_TIMER) ||
+        !fact_offered(cpu, "MSR bitmaps", VMCS_PRIMARY_CONTROLS, PRIMARY_USE_MSR_BITMAPS))
+        return;
+    struct l2 *l2 = l2_create(cpu, l2_reads_msr);
+    l2_set(VMCS_PRIMARY_CONTROLS, PRIMARY_USE_MSR_BITMAPS);
+    l2_write(VMCS_MSR_BITMAP, cpu_physical(cpu_allocate_page(cpu)));
+    l2_set(VMCS_PIN_BASED_CONTROLS, PIN_PREEMPTION_TIMER);
+    // A hundredth of the time that the loop takes at least, whatever the timer's rate: a turn is 5
+    // instructions.
+    l2_write(VMCS_PREEMPTION_TIMER_VALUE, (TURNS * 5 / 100) >> (x86_rdmsr(MSR_IA32_VMX_MISC) & 31));
+    fact_exit(cpu, l2, "L2 reads an MSR that only L1 lets it read, until the timer expires",
+              EXIT_PREEMPTION_TIMER);
+}
+
 // L2 halts for good; the timer and an interrupt each get L1 back.
 void test_halted(struct cpu *cpu)
 {

@@ -345,7 +345,7 @@ static const char *check_pending_debug(struct hw_cpu *cpu)
 {
     uint64_t pending = vmcs_get(cpu, F_GUEST_PENDING_DEBUG_EXCEPTIONS);
     uint64_t blocking = vmcs_get(cpu, F_GUEST_INTERRUPTIBILITY);
-    if (pending & ~(0xfull | 1ull << 12 | 1ull << 14 | 1ull << 16)) // B3:0, enabled breakpoint, BS, RTM
+    if (pending & ~(0xfull | 1ull << 12 | 1ull << 14)) // B3:0, enabled breakpoint, BS (there is no RTM)
         return "reserved bits of the pending debug exceptions are not 0";
     if ((blocking & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)) ||
         vmcs_get(cpu, F_GUEST_ACTIVITY_STATE) == ACTIVITY_HLT) {

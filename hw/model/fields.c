@@ -26,17 +26,19 @@ uint32_t model_field_encoding(enum vmcs_field field)
     return encodings[field];
 }
 
+// By encoding, without its access-type bit.
 static enum vmcs_field field_of_full_encoding(uint32_t encoding)
 {
-    switch (encoding) {
-#define FIELD(name, encoding, width, type, exists, entry, exit)                                              \
-    case VMCS_##name:                                                                                        \
-        return F_##name;
-#include <nvmx/vmcs_fields.def>
-#undef FIELD
-    default:
-        return F_COUNT;
+    static uint16_t lookup[(VMCS_ENCODING_MASK + 1) / 2];
+    static bool filled;
+    if (!filled) {
+        for (unsigned i = 0; i < sizeof(lookup) / sizeof(lookup[0]); i++)
+            lookup[i] = F_COUNT;
+        for (unsigned field = 0; field < F_COUNT; field++)
+            lookup[encodings[field] / 2] = (uint16_t)field;
+        filled = true;
     }
+    return (enum vmcs_field)lookup[encoding / 2];
 }
 
 static bool has(const struct processor *processor, enum control_word word, uint32_t control)
@@ -132,7 +134,7 @@ bool model_field_exists(const struct processor *p, enum vmcs_field field)
     }
 }
 
-enum vmcs_field model_field_find(const struct processor *processor, uint64_t encoding, bool *high)
+static enum vmcs_field find(uint64_t encoding, bool *high)
 {
     *high = false;
     if (encoding & ~(uint64_t)VMCS_ENCODING_MASK)
@@ -141,10 +143,20 @@ enum vmcs_field model_field_find(const struct processor *processor, uint64_t enc
         if (vmcs_encoding_width((uint32_t)encoding) != VMCS_WIDTH_64)
             return F_COUNT;
         *high = true;
-        encoding &= ~(uint64_t)VMCS_HIGH;
     }
-    enum vmcs_field field = field_of_full_encoding((uint32_t)encoding);
-    return model_field_exists(processor, field) ? field : F_COUNT;
+    return field_of_full_encoding((uint32_t)encoding);
+}
+
+enum vmcs_field model_field_find(const struct machine *machine, uint64_t encoding, bool *high)
+{
+    enum vmcs_field field = find(encoding, high);
+    return field != F_COUNT && machine->exists[field] ? field : F_COUNT;
+}
+
+bool processor_has_field(const struct processor *processor, uint32_t encoding)
+{
+    bool high;
+    return model_field_exists(processor, find(encoding, &high));
 }
 
 uint64_t model_field_truncate(enum vmcs_field field, uint64_t value)
@@ -157,10 +169,4 @@ uint64_t model_field_truncate(enum vmcs_field field, uint64_t value)
     default: // 64 bits, and natural width on a processor with Intel 64 architecture
         return value;
     }
-}
-
-bool processor_has_field(const struct processor *processor, uint32_t encoding)
-{
-    bool high;
-    return model_field_find(processor, encoding, &high) != F_COUNT;
 }

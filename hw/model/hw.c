@@ -54,7 +54,7 @@ uint64_t hw_vmread(struct hw_cpu *cpu, uint32_t encoding)
     require_root(cpu, "VMREAD");
     must_succeed(cpu, vmx_vmread(cpu, cpu->current, encoding, &value), "VMREAD", encoding);
     bool high;
-    enum vmcs_field field = model_field_find(cpu->machine->processor, encoding, &high);
+    enum vmcs_field field = model_field_find(cpu->machine, encoding, &high);
     if (!cpu->current->data.written[field])
         rule_broken(cpu, "VMREAD of the field %s, which nobody ever wrote", model_field_name(field));
     return value;
@@ -64,7 +64,7 @@ void hw_vmwrite(struct hw_cpu *cpu, uint32_t encoding, uint64_t value)
 {
     require_root(cpu, "VMWRITE");
     bool high;
-    enum vmcs_field field = model_field_find(cpu->machine->processor, encoding, &high);
+    enum vmcs_field field = model_field_find(cpu->machine, encoding, &high);
     if (field != F_COUNT && !high && model_field_truncate(field, value) != value)
         rule_broken(cpu, "VMWRITE of %#llx to the field %s, which is narrower", (unsigned long long)value,
                     model_field_name(field));

@@ -56,6 +56,9 @@ struct machine *machine_create(const struct machine_config *config)
     machine->processor = config->processor;
     machine->random = config->seed * 0x9e3779b97f4a7c15ull + 0x1234567;
     machine->layout_key = machine_random(machine);
+    vmcs_region_make_layout(machine);
+    for (unsigned field = 0; field < F_COUNT; field++)
+        machine->exists[field] = model_field_exists(config->processor, (enum vmcs_field)field);
     machine->memory = mmap(NULL, config->memory_size, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     machine->l0_page = calloc(config->memory_size >> PAGE_SHIFT, 1);

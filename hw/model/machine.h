@@ -57,6 +57,10 @@ uint64_t program_end(const struct program *program); // the address behind its l
 // Where no program is, the memory holds UD2; without this, to execute there stops the test.
 void machine_fill_with_ud2(struct machine *machine);
 
+// After so many more operations the test is stopped: for guests that may loop for ever.
+#define OUT_OF_OPERATIONS "the guests' operations are used up"
+void machine_limit_operations(struct machine *machine, uint64_t count);
+
 // A range of linear addresses whose operations the test gives one at a time ("live"): L1 typed by hand. When
 // an instruction is wanted there and none is armed, or the armed one has completed, model_wait is called.
 struct live {

@@ -62,6 +62,7 @@ void vmcs_cache_drop(struct hw_cpu *cpu);
 
 // The layout in memory (vmcs_region.c), different in every machine.
 enum region_state { REGION_FRESH, REGION_INITIALIZED, REGION_DAMAGED };
+void vmcs_region_make_layout(struct machine *machine);
 uint32_t vmcs_region_revision(const struct machine *machine, uint64_t region);
 enum region_state vmcs_region_load(const struct machine *machine, uint64_t region, struct vmcs_data *data);
 void vmcs_region_store(const struct machine *machine, uint64_t region, const struct vmcs_data *data);
@@ -76,7 +77,7 @@ uint64_t model_poison(const struct machine *machine, uint64_t region, enum vmcs_
 // --- fields.c: which fields exist, how wide they are
 
 // The field that `encoding` names on this processor, and whether it is the high half; F_COUNT: none.
-enum vmcs_field model_field_find(const struct processor *processor, uint64_t encoding, bool *high);
+enum vmcs_field model_field_find(const struct machine *machine, uint64_t encoding, bool *high);
 bool model_field_exists(const struct processor *processor, enum vmcs_field field);
 uint64_t model_field_truncate(enum vmcs_field field, uint64_t value);
 const char *model_field_name(enum vmcs_field field);
@@ -223,11 +224,14 @@ struct machine {
     uint8_t *port;    // what each I/O port holds
     uint64_t random;
     uint64_t layout_key; // of VMCS regions
+    uint16_t slot[F_COUNT];
+    bool exists[F_COUNT]; // on this processor
     struct hw_cpu *cpu[MACHINE_CPU_LIMIT];
     struct program_text *text;
     struct live live[LIVE_LIMIT];
     unsigned live_count;
     bool ud2_everywhere;
+    uint64_t operations_left; // 0: no limit
     struct vmcs_count *count[64];
     unsigned count_count;
     struct trace *trace;

@@ -46,6 +46,11 @@ void machine_fill_with_ud2(struct machine *machine)
     machine->ud2_everywhere = true;
 }
 
+void machine_limit_operations(struct machine *machine, uint64_t count)
+{
+    machine->operations_left = count;
+}
+
 static bool text_holds(const struct program_text *text, uint64_t linear)
 {
     return linear >= text->program.base && linear <= text->address[text->program.count];
@@ -202,6 +207,8 @@ void cpu_step(struct hw_cpu *cpu)
     }
     if (cpu->machine->trace != NULL)
         observe(cpu, level);
+    if (cpu->machine->operations_left > 0 && --cpu->machine->operations_left == 0)
+        rule_broken(cpu, OUT_OF_OPERATIONS);
     cpu->op_count++;
     cpu->tsc++;
     execute(cpu, op);

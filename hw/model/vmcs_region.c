@@ -22,29 +22,33 @@ static uint64_t mix(uint64_t value)
     return value ^ value >> 33;
 }
 
-static uint64_t key_of(const struct machine *machine, uint64_t region, uint64_t what)
+// What the words of a region are scrambled with.
+static uint64_t region_key(const struct machine *machine, uint64_t region)
 {
-    return mix(machine->layout_key ^ mix(region + what));
+    return mix(machine->layout_key ^ mix(region));
 }
 
-// Where field number `field` is: a permutation of the slots (multiplication by a number without a common
-// divisor).
-static unsigned slot_of(const struct machine *machine, unsigned field)
+static uint64_t word_key(uint64_t key, unsigned at)
+{
+    return key + at * 0x9e3779b97f4a7c15ull;
+}
+
+// Where each field is: a permutation of the slots (multiplication by a number without a common divisor).
+void vmcs_region_make_layout(struct machine *machine)
 {
     static const unsigned primes[] = {211, 223, 227, 229, 233, 239, 241, 251};
     unsigned start = (unsigned)(machine->layout_key >> 8) % F_COUNT;
-    return (field * primes[machine->layout_key & 7] + start) % F_COUNT;
+    for (unsigned field = 0; field < F_COUNT; field++)
+        machine->slot[field] = (uint16_t)((field * primes[machine->layout_key & 7] + start) % F_COUNT);
 }
 
 static uint64_t checksum(const uint8_t *page)
 {
-    uint64_t sum = 0;
-    for (unsigned at = MARK_AT; at < CHECK_AT; at += 8) {
-        uint64_t word;
-        memcpy(&word, page + at, 8);
-        sum = mix(sum ^ word);
-    }
-    return sum;
+    uint64_t sum = 0, words[(CHECK_AT - MARK_AT) / 8];
+    memcpy(words, page + MARK_AT, sizeof(words));
+    for (unsigned i = 0; i < sizeof(words) / 8; i++)
+        sum += (words[i] ^ words[i] >> 31) * (2 * i + 0x9e3779b97f4a7c15ull);
+    return mix(sum);
 }
 
 uint32_t vmcs_region_revision(const struct machine *machine, uint64_t region)
@@ -55,16 +59,16 @@ uint32_t vmcs_region_revision(const struct machine *machine, uint64_t region)
 void vmcs_region_store(const struct machine *machine, uint64_t region, const struct vmcs_data *data)
 {
     uint8_t *page = machine->memory + region;
-    uint64_t mark = key_of(machine, region, MARK_AT);
-    uint64_t launched = key_of(machine, region, LAUNCHED_AT) ^ data->launched;
+    uint64_t key = region_key(machine, region), words[F_COUNT];
+    uint64_t launched = word_key(key, LAUNCHED_AT) ^ data->launched, mark = word_key(key, MARK_AT);
     memcpy(page + MARK_AT, &mark, 8);
     memcpy(page + LAUNCHED_AT, &launched, 8);
     for (unsigned field = 0; field < F_COUNT; field++) {
-        unsigned slot = slot_of(machine, field);
-        uint64_t word = data->field[field] ^ key_of(machine, region, FIELDS_AT + slot);
-        memcpy(page + FIELDS_AT + 8 * slot, &word, 8);
+        unsigned slot = machine->slot[field];
+        words[slot] = data->field[field] ^ word_key(key, FIELDS_AT + slot);
         page[FIELDS_AT + 8 * F_COUNT + slot] = data->written[field] ^ (uint8_t)mark;
     }
+    memcpy(page + FIELDS_AT, words, sizeof(words));
     uint64_t sum = checksum(page);
     memcpy(page + CHECK_AT, &sum, 8);
 }
@@ -72,22 +76,21 @@ void vmcs_region_store(const struct machine *machine, uint64_t region, const str
 enum region_state vmcs_region_load(const struct machine *machine, uint64_t region, struct vmcs_data *data)
 {
     const uint8_t *page = machine->memory + region;
-    uint64_t mark, launched, sum;
+    uint64_t mark, launched, sum, words[F_COUNT], key = region_key(machine, region);
     memcpy(&mark, page + MARK_AT, 8);
     memcpy(&launched, page + LAUNCHED_AT, 8);
     memcpy(&sum, page + CHECK_AT, 8);
     memset(data, 0, sizeof(*data));
     data->shadow = vmcs_region_revision(machine, region) >> 31;
-    if (mark != key_of(machine, region, MARK_AT))
+    if (mark != word_key(key, MARK_AT))
         return REGION_FRESH;
     if (sum != checksum(page))
         return REGION_DAMAGED;
-    data->launched = (launched ^ key_of(machine, region, LAUNCHED_AT)) & 1;
+    data->launched = (launched ^ word_key(key, LAUNCHED_AT)) & 1;
+    memcpy(words, page + FIELDS_AT, sizeof(words));
     for (unsigned field = 0; field < F_COUNT; field++) {
-        unsigned slot = slot_of(machine, field);
-        uint64_t word;
-        memcpy(&word, page + FIELDS_AT + 8 * slot, 8);
-        data->field[field] = word ^ key_of(machine, region, FIELDS_AT + slot);
+        unsigned slot = machine->slot[field];
+        data->field[field] = words[slot] ^ word_key(key, FIELDS_AT + slot);
         data->written[field] = page[FIELDS_AT + 8 * F_COUNT + slot] ^ (uint8_t)mark;
     }
     return REGION_INITIALIZED;

@@ -109,7 +109,7 @@ struct vmx_result vmx_vmread(struct hw_cpu *cpu, struct active_vmcs *vmcs, uint6
     if (vmcs == NULL)
         return vmx_fail_invalid();
     bool high;
-    enum vmcs_field field = model_field_find(cpu->machine->processor, encoding, &high);
+    enum vmcs_field field = model_field_find(cpu->machine, encoding, &high);
     if (field == F_COUNT)
         return fail_in(vmcs, VMERR_UNSUPPORTED_FIELD, NULL);
     vmcs->count->vmread[field]++;
@@ -124,7 +124,7 @@ struct vmx_result vmx_vmwrite(struct hw_cpu *cpu, struct active_vmcs *vmcs, uint
     if (vmcs == NULL)
         return vmx_fail_invalid();
     bool high;
-    enum vmcs_field field = model_field_find(cpu->machine->processor, encoding, &high);
+    enum vmcs_field field = model_field_find(cpu->machine, encoding, &high);
     if (field == F_COUNT)
         return fail_in(vmcs, VMERR_UNSUPPORTED_FIELD, NULL);
     if (vmcs_encoding_type((uint32_t)encoding) == VMCS_TYPE_INFO &&

@@ -350,6 +350,28 @@ static void l1_maps_memory_that_it_does_not_have(void)
         assert_int_not_equal(memory[i], 0x4141);
 }
 
+// Where L1 has no memory, reads give ones: for L1, for an L2 without EPT, and through EPT12.
+static void holes_read_as_ones(void)
+{
+    uint64_t *pde =
+        (uint64_t *)l1_memory(L1_PAGE_TABLES + 0x2000) + 8; // linear 16 MBytes: behind L1's memory
+    *pde = L1_RAM_SIZE | 0x87;
+    l1_run(READ(GPR_RBX, L1_RAM_SIZE + 0x123450));
+    assert_int_equal(l1_gpr(GPR_RBX), UINT64_MAX);
+    L2_PROGRAM(l2, READ(GPR_RSI, 0x30000), VMCALL);
+    l1_prepare(&l2);
+    l1_ept_map(l2.eptp, 0x30000, L1_RAM_SIZE + 0x5000, 0x1000, 0x1000, 7);
+    l1_vmlaunch();
+    assert_int_equal(l1_gpr(GPR_RSI), UINT64_MAX);
+    l1_clear(VMCS_SECONDARY_CONTROLS, SECONDARY_ENABLE_EPT);
+    l1_vmwrite(VMCS_GUEST_CR3, l2.flat_pml4);
+    *(uint64_t *)l2_memory(0x3f3000 + 8 * 0x30) = (L1_RAM_SIZE + 0x6000) | 7;
+    l1_set_gpr(GPR_RSI, 0);
+    resume_at(l2.code);
+    assert_int_equal(l1_gpr(GPR_RSI), UINT64_MAX);
+    expect_exit(EXIT_VMCALL);
+}
+
 static void l1s_ept_tables_may_be_nowhere(void)
 {
     L2_PROGRAM(l2, VMCALL);
@@ -405,6 +427,7 @@ static const struct CMUnitTest tests[] = {
     BOTH(the_pool_is_exhausted),
     BOTH_WITH(the_pool_is_exhausted, ", small pool", .ept02_pool_pages = 64),
     NESTED(l1_maps_memory_that_it_does_not_have, .cpu_count = 1),
+    BOTH(holes_read_as_ones),
     NESTED(l1s_ept_tables_may_be_nowhere, .cpu_count = 1),
     BOTH(accessed_and_dirty_flags),
 };

@@ -172,6 +172,27 @@ static void a_fault_in_a_delivery_says_what_was_delivered(void)
     assert_int_equal(l1_vmread(VMCS_VM_EXIT_INSTRUCTION_LENGTH), 2);
 }
 
+// An exception that L0 looks at for reasons of its own is L1's if L1 wants it, and else L2's.
+static void an_exception_that_l0_wants_too(void)
+{
+    L2_PROGRAM(l2, FAULT_CODE(VECTOR_AC, 0), FAULT_CODE(VECTOR_GP, 4), VMCALL);
+    prepare_with_hlt_exits(&l2);
+    l1_vmlaunch();
+    expect_in_handler(VECTOR_AC);
+    assert_int_equal(l2_stack(0), 0);
+    assert_int_equal(l2_stack(1), l2.code);
+    l1_vmwrite(VMCS_EXCEPTION_BITMAP, 1u << VECTOR_AC);
+    l1_vmwrite(VMCS_GUEST_RIP, l2.code);
+    l1_vmresume();
+    expect_event_exit(HARDWARE(VECTOR_AC) | WITH_CODE);
+    l1_vmwrite(VMCS_GUEST_RIP, l2.code + 4);
+    l1_vmresume();
+    expect_in_handler(VECTOR_GP);
+    if (world_is_nested())
+        assert_int_equal(l0_exception_count(), 2);                                  // #AC once, #GP once
+    expect_exception_with_code(l1_execute(FAULT_CODE(VECTOR_GP, 8)), VECTOR_GP, 8); // L1's own, through L0
+}
+
 // --- injection
 
 static void injected_events_reach_their_handlers(void)
@@ -348,6 +369,20 @@ static void nmi_exiting(void)
     expect_exit(EXIT_VMCALL);
 }
 
+// An exit that an NMI causes blocks NMIs, until L1 executes IRET.
+static void nmis_are_blocked_behind_an_nmi_exit(void)
+{
+    L2_PROGRAM(l2, NMI_ARRIVES, NOP, VMCALL);
+    prepare_with_hlt_exits(&l2);
+    l1_set(VMCS_PIN_BASED_CONTROLS, PIN_NMI_EXITING);
+    l1_vmlaunch();
+    expect_event_exit(NMI_EVENT);
+    l1_run(NMI_ARRIVES);
+    l1_run(NOP); // still waiting
+    struct outcome outcome = l1_execute(INT(0x30));
+    expect_exception(outcome, VECTOR_NMI); // the IRET of that handler lets it in
+}
+
 static void an_nmi_that_l1_does_not_want_is_l2s(void)
 {
     L2_PROGRAM(l2, NMI_ARRIVES, NOP, VMCALL);
@@ -469,6 +504,7 @@ static const struct CMUnitTest tests[] = {
     BOTH(triple_fault),
     BOTH(a_double_fault_is_no_interrupted_delivery),
     BOTH(a_fault_in_a_delivery_says_what_was_delivered),
+    BOTH_WITH(an_exception_that_l0_wants_too, "", .l0_exceptions = 1u << VECTOR_AC | 1u << VECTOR_GP),
     BOTH(injected_events_reach_their_handlers),
     BOTH(an_injected_exception_does_not_exit),
     BOTH(an_injection_that_faults_is_reported),
@@ -479,6 +515,7 @@ static const struct CMUnitTest tests[] = {
     BOTH(an_interrupt_that_l1_does_not_want_is_l2s),
     BOTH(interrupt_window_exiting),
     BOTH(nmi_exiting),
+    BOTH(nmis_are_blocked_behind_an_nmi_exit),
     BOTH(an_nmi_that_l1_does_not_want_is_l2s),
     BOTH(an_nmi_in_l1_is_l1s),
     BOTH(virtual_nmis_and_the_nmi_window),

@@ -147,15 +147,14 @@ static void msr_bitmap_chooses_msrs(void)
 static void an_msr_bitmap_may_change_between_entries(void)
 {
     L2_PROGRAM(l2, WRMSR(0xc0000082, 0x1000), WRMSR(0xc0000083, 0x1000), VMCALL, WRMSR(0xc0000084, 0x1000),
-               VMCALL, WRMSR(0xc0000082, 0x2000), VMCALL);
+               WRMSR(0xc0000082, 0x2000), VMCALL);
     l1_prepare(&l2);
     l1_vmlaunch();
     expect_exit(EXIT_VMCALL);
     set_bit(MSR_BITMAP + 3072, 0x82); // writes of 0xc0000082
     resume_behind();
-    expect_exit(EXIT_VMCALL);
-    resume_behind();
     expect_exit(EXIT_WRMSR);
+    assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code + 9);
     memset(l1_memory(MSR_BITMAP), 0, PAGE_SIZE);
     l1_vmwrite(VMCS_GUEST_RIP, l2.code);
     l1_vmresume();
@@ -168,6 +167,22 @@ static void an_msr_bitmap_may_change_between_entries(void)
     l1_set(VMCS_PRIMARY_CONTROLS, PRIMARY_USE_MSR_BITMAPS);
     l1_vmresume();
     expect_exit(EXIT_VMCALL);
+}
+
+static void an_io_bitmap_closes_one_of_two_neighbours(void)
+{
+    L2_PROGRAM(l2, OUT(0x60, 1), OUT(0x61, 1), VMCALL, OUT(0x62, 1), OUT(0x60, 1), VMCALL);
+    l1_prepare(&l2);
+    memset(l1_memory(IO_BITMAPS), 0, 0x2000);
+    l1_vmwrite(VMCS_IO_BITMAP_A, IO_BITMAPS);
+    l1_vmwrite(VMCS_IO_BITMAP_B, IO_BITMAPS + 0x1000);
+    l1_set(VMCS_PRIMARY_CONTROLS, PRIMARY_USE_IO_BITMAPS);
+    l1_vmlaunch();
+    expect_exit(EXIT_VMCALL);
+    set_bit(IO_BITMAPS, 0x60);
+    resume_behind();
+    expect_exit_qualification(EXIT_IO_INSTRUCTION, 0x600000);
+    assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code + 6);
 }
 
 // Two guests, each with a bitmap of its own.
@@ -543,6 +558,7 @@ static const struct CMUnitTest tests[] = {
     BOTH(many_ports),
     BOTH(msr_bitmap_chooses_msrs),
     BOTH(an_msr_bitmap_may_change_between_entries),
+    BOTH(an_io_bitmap_closes_one_of_two_neighbours),
     BOTH(each_vmcs_has_its_msr_bitmap),
     BOTH(msrs_that_do_not_exit_are_l2s),
     BOTH(vmx_msrs_through_to_l2),

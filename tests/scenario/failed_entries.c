@@ -379,6 +379,79 @@ static void msr_lists_load_and_store(void)
     expect_exit(EXIT_VMCALL);
 }
 
+// Every kind of MSR that the processor itself looks at.
+static void msr_lists_of_special_msrs(void)
+{
+    static const struct {
+        uint32_t msr;
+        uint64_t value;
+    } list[] = {
+        {MSR_IA32_PAT, 0x0007040600070400},
+        {MSR_IA32_SYSENTER_CS, 0x30},
+        {MSR_IA32_SYSENTER_ESP, 0x1000},
+        {MSR_IA32_SYSENTER_EIP, 0x2000},
+        {MSR_IA32_DEBUGCTL, 1},
+        {0xc0000081, 0x1122334455667788},
+        {0xc0000082, 0x3000},
+        {0xc0000084, 0x47700},
+    };
+    enum { COUNT = sizeof(list) / sizeof(list[0]) };
+    L2_PROGRAM(l2, RDMSR(MSR_IA32_PAT), RDMSR(MSR_IA32_SYSENTER_CS), RDMSR(MSR_IA32_SYSENTER_ESP),
+               RDMSR(MSR_IA32_SYSENTER_EIP), RDMSR(MSR_IA32_DEBUGCTL), RDMSR(0xc0000081), RDMSR(0xc0000082),
+               VMCALL);
+    l1_prepare(&l2);
+    for (unsigned i = 0; i < COUNT; i++) {
+        put_entry(MSR_LISTS + 16 * i, list[i].msr, list[i].value);
+        put_entry(MSR_LISTS + 0x400 + 16 * i, list[i].msr, 0);
+    }
+    l1_vmwrite(VMCS_VM_ENTRY_MSR_LOAD_ADDRESS, MSR_LISTS);
+    l1_vmwrite(VMCS_VM_ENTRY_MSR_LOAD_COUNT, COUNT);
+    l1_vmwrite(VMCS_VM_EXIT_MSR_STORE_ADDRESS, MSR_LISTS + 0x400);
+    l1_vmwrite(VMCS_VM_EXIT_MSR_STORE_COUNT, COUNT);
+    l1_vmlaunch();
+    expect_exit(EXIT_VMCALL);
+    for (unsigned i = 0; i < COUNT; i++)
+        assert_int_equal(entry_value(MSR_LISTS + 0x400 + 16 * i), list[i].value);
+    assert_int_equal(l1_rdmsr(MSR_IA32_PAT), l1_vmread(VMCS_HOST_IA32_PAT));
+    // a value that the MSR does not take
+    put_entry(MSR_LISTS, MSR_IA32_PAT, 0x0002040600070400);
+    l1_vmresume();
+    expect_entry_failure(34, 1);
+}
+
+// VMX Aborts: the exit cannot be completed, and the virtual processor shuts down. (On the bare model that
+// stops the test.)
+static void expect_abort(uint32_t indicator)
+{
+    struct outcome outcome = try_vmlaunch();
+    assert_int_equal(outcome.how, IDLE);
+    uint32_t seen;
+    memcpy(&seen, (const uint8_t *)l1_memory(VMCS_A) + 4, 4);
+    assert_int_equal(seen, indicator);
+    cpu_nmi(l1_cpu()); // nothing wakes it
+    assert_int_equal(l1_continue().how, IDLE);
+}
+
+static void saving_msrs_may_abort(void)
+{
+    L2_PROGRAM(l2, VMCALL);
+    l1_prepare(&l2);
+    put_entry(MSR_LISTS, 0x999, 0);
+    l1_vmwrite(VMCS_VM_EXIT_MSR_STORE_ADDRESS, MSR_LISTS);
+    l1_vmwrite(VMCS_VM_EXIT_MSR_STORE_COUNT, 1);
+    expect_abort(1);
+}
+
+static void loading_msrs_may_abort(void)
+{
+    L2_PROGRAM(l2, VMCALL);
+    l1_prepare(&l2);
+    put_entry(MSR_LISTS, MSR_IA32_PAT, 0x3);
+    l1_vmwrite(VMCS_VM_EXIT_MSR_LOAD_ADDRESS, MSR_LISTS);
+    l1_vmwrite(VMCS_VM_EXIT_MSR_LOAD_COUNT, 1);
+    expect_abort(4);
+}
+
 static void an_msr_list_that_cannot_be_loaded_fails_the_entry(void)
 {
     static const struct {
@@ -416,6 +489,9 @@ static const struct CMUnitTest tests[] = {
     BOTH_APART(the_first_stage_that_fails_is_reported),
     BOTH(launch_state_comes_before_the_checks),
     BOTH(msr_lists_load_and_store),
+    BOTH(msr_lists_of_special_msrs),
+    NESTED(saving_msrs_may_abort, .cpu_count = 1),
+    NESTED(loading_msrs_may_abort, .cpu_count = 1),
     BOTH(an_msr_list_that_cannot_be_loaded_fails_the_entry),
 };
 

@@ -174,6 +174,70 @@ static void pae_paging_of_l1(void)
     expect_exception_with_code(l1_execute(MOV_TO_CR(3, PDPT + 0x40)), VECTOR_GP, 0);
 }
 
+// Reserved bits in L1's page tables, found when L0 reads an operand.
+static void reserved_bits_fault(void)
+{
+    build_pae_tables();
+    put(PAE_DIRECTORY + 8 * 9, 0x200000 | 0x83 | 1ull << 62, 8);
+    put(PAE_DIRECTORY + 8 * 10, 0x200000 | 0x83 | 1ull << 14, 8); // a large page's address is aligned
+    put(PAE_DIRECTORY + 8 * 11, 0x200000 | 0x83 | 1ull << 45, 8);
+    leave_long_mode(PDPT, CR4_PAE);
+    enter_vmx_operation_32();
+    make_current_32();
+    for (int64_t i = 9; i < 12; i++)
+        expect_exception_with_code(l1_execute(with_32_bit_address(VMPTRLD(i << 21))), VECTOR_PF, 9);
+    expect_exception_with_code(l1_execute(with_32_bit_address(VMPTRST(9 << 21))), VECTOR_PF, 0xb);
+}
+
+static void reserved_bits_fault_in_32_bit_paging(void)
+{
+    build_32_bit_tables();
+    put(PAGE_DIRECTORY + 4 * 5, 0x83 | 1u << 21, 4);
+    leave_long_mode(PAGE_DIRECTORY, CR4_PSE);
+    enter_vmx_operation_32();
+    make_current_32();
+    expect_exception_with_code(l1_execute(with_32_bit_address(VMPTRLD(5 << 22))), VECTOR_PF, 9);
+}
+
+static void reserved_bits_fault_in_64_bit_mode(void)
+{
+    l1_enter_vmx_operation();
+    l1_make_region(VMCS_A);
+    put(L1_PAGE_TABLES + 0x2000 + 8 * 9, 0x200000 | 0x87 | 1ull << 14, 8);
+    put(L1_PAGE_TABLES + 0x2000 + 8 * 10, 0x200000 | 0x87 | 1ull << 50, 8);
+    put(L1_PAGE_TABLES + 0x2000 + 8 * 11, 0x200000 | 0x85, 8); // read-only
+    put(L1_PAGE_TABLES + 0x2000 + 8 * 12, 0x200000 | 0x83 | 1ull << 63, 8);
+    expect_exception_with_code(l1_execute(VMPTRLD(9 << 21)), VECTOR_PF, 9);
+    expect_exception_with_code(l1_execute(VMPTRLD(10 << 21)), VECTOR_PF, 9);
+    expect_exception_with_code(l1_execute(VMPTRST(11 << 21)), VECTOR_PF, 3);
+    expect_succeed(l1_execute(VMPTRST((12 << 21) + 0x100000))); // not executable is no matter
+    // with CR0.WP clear a supervisor writes to read-only pages
+    uint64_t cr0 = read_cr(0);
+    l1_run(MOV_TO_CR(0, cr0 & ~CR0_WP));
+    expect_succeed(l1_execute(VMPTRST((11 << 21) + 0x100008)));
+    l1_run(MOV_TO_CR(0, cr0));
+    expect_exception_with_code(l1_execute(VMPTRST(11 << 21)), VECTOR_PF, 3);
+    // with CR4.SMAP a supervisor does not read user pages, of which only one is left
+    for (uint64_t i = 0; i < L1_RAM_SIZE >> 21; i++)
+        put(L1_PAGE_TABLES + 0x2000 + 8 * i, i << 21 | 0x83, 8);
+    l1_run(MOV_TO_CR(4, read_cr(4) | CR4_SMAP));
+    expect_exception_with_code(l1_execute(VMPTRLD(11 << 21)), VECTOR_PF, 1);
+}
+
+// MOV to CR4 that L0 carries out: PAE paging's PDPTEs are read again.
+static void cr4_writes_load_pdptes(void)
+{
+    build_pae_tables();
+    leave_long_mode(PDPT, CR4_PAE);
+    put(PDPT + 8, PAE_DIRECTORY | 1, 8); // not loaded yet
+    l1_run(MOV_TO_CR(4, CR4_PAE | CR4_PGE | CR4_VMXE));
+    l1_run(READ(GPR_RBX, 0x40000000 + L1_SCRATCH + 0x800));
+    assert_int_equal(l1_gpr(GPR_RBX), get(L1_SCRATCH + 0x800, 8));
+    put(PDPT + 16, PAE_DIRECTORY | 3, 8); // a reserved bit
+    expect_exception_with_code(l1_execute(MOV_TO_CR(4, CR4_PAE)), VECTOR_GP, 0);
+    assert_int_equal(read_cr(4), CR4_PAE | CR4_PGE | CR4_VMXE);
+}
+
 static void segments_have_bases_and_limits(void)
 {
     build_32_bit_tables();
@@ -325,6 +389,10 @@ static const struct CMUnitTest tests[] = {
     BOTH(four_mbyte_pages),
     BOTH(pae_paging_of_l1),
     BOTH_WITH(pae_paging_of_l1, ", moving", .cpu_count = 2, .move_one_in = 1),
+    BOTH(reserved_bits_fault),
+    BOTH(reserved_bits_fault_in_32_bit_paging),
+    BOTH(reserved_bits_fault_in_64_bit_mode),
+    BOTH(cr4_writes_load_pdptes),
     BOTH(segments_have_bases_and_limits),
     BOTH(a_32_bit_l1_runs_a_32_bit_l2),
     BOTH_WITH(a_32_bit_l1_runs_a_32_bit_l2, ", sparse processor", .processor = &processor_sparse),

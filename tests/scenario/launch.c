@@ -41,7 +41,22 @@ static void host_state_is_loaded_on_exit(void)
     l1_vmwrite(VMCS_HOST_FS_BASE, 0x123000);
     l1_vmwrite(VMCS_HOST_GS_BASE, 0x456000);
     l1_vmwrite(VMCS_HOST_SYSENTER_EIP, 0x789000);
+    l1_vmwrite(VMCS_HOST_IA32_PAT, 0x0007040600070400);
+    l1_vmwrite(VMCS_HOST_ES_SELECTOR, 0);
+    l1_vmwrite(VMCS_HOST_CR0, l1_vmread(VMCS_HOST_CR0) | CR0_AM);
+    l1_vmwrite(VMCS_HOST_CR4, l1_vmread(VMCS_HOST_CR4) | CR4_PGE);
+    l1_wrmsr(MSR_IA32_DEBUGCTL, 1);
+    l1_set_gpr(GPR_RBX, 0x20);
+    l1_run(OP(.kind = OP_LLDT, .reg = GPR_RBX));
     l1_vmlaunch();
+    assert_int_equal(l1_rdmsr(MSR_IA32_DEBUGCTL), 0);
+    l1_run(OP(.kind = OP_SLDT, .reg = GPR_RBX));
+    assert_int_equal(l1_gpr(GPR_RBX), 0);
+    l1_run(MOV_FROM_CR(GPR_RAX, 0));
+    assert_int_equal(l1_gpr(GPR_RAX), l1_vmread(VMCS_HOST_CR0));
+    l1_run(MOV_FROM_CR(GPR_RAX, 4));
+    assert_int_equal(l1_gpr(GPR_RAX), l1_vmread(VMCS_HOST_CR4));
+    assert_int_equal(l1_rdmsr(MSR_IA32_PAT), 0x0007040600070400);
     assert_int_equal(l1_rflags(), RFLAGS_FIXED);
     assert_int_equal(l1_rdmsr(MSR_FS_BASE), 0x123000);
     assert_int_equal(l1_rdmsr(MSR_GS_BASE), 0x456000);
@@ -66,6 +81,34 @@ static void guest_state_is_saved_on_exit(void)
     assert_int_equal(l1_vmread(VMCS_GUEST_RFLAGS), RFLAGS_FIXED | RFLAGS_SF);
     assert_int_equal(l1_vmread(VMCS_GUEST_CS_SELECTOR), 0x08);
     assert_int_equal(l1_vmread(VMCS_GUEST_ACTIVITY_STATE), ACTIVITY_ACTIVE);
+}
+
+// ... and stays saved when another VMCS becomes current before L1 looks.
+static void guest_state_is_saved_in_its_vmcs(void)
+{
+    L2_PROGRAM(l2, WRMSR(MSR_IA32_SYSENTER_EIP, 0x77000), WRMSR(MSR_FS_BASE, 0x88000), MOV_TO_DR(7, 0x500),
+               VMCALL);
+    l1_prepare(&l2);
+    struct l2 other = l2;
+    l1_prepare_vmcs(VMCS_B, &other);
+    for (unsigned turn = 0; turn < 2; turn++) {
+        l1_vmptrld(VMCS_A);
+        l1_vmwrite(VMCS_GUEST_RIP, l2.code);
+        if (turn == 0)
+            l1_vmlaunch();
+        else
+            l1_vmresume();
+        if (turn == 0)
+            l1_vmptrld(VMCS_B);
+        else
+            l1_vmclear(VMCS_A);
+        l1_vmptrld(VMCS_A);
+        assert_int_equal(l1_vmread(VMCS_GUEST_SYSENTER_EIP), 0x77000);
+        assert_int_equal(l1_vmread(VMCS_GUEST_FS_BASE), 0x88000);
+        assert_int_equal(l1_vmread(VMCS_GUEST_DR7), 0x500);
+        l1_vmwrite(VMCS_GUEST_SYSENTER_EIP, 0);
+        l1_vmwrite(VMCS_GUEST_FS_BASE, 0);
+    }
 }
 
 static void resume_needs_a_launch(void)
@@ -112,6 +155,66 @@ static void two_vmcss_take_turns(void)
         l1_vmresume();
         expect_exit_length(EXIT_VMCALL, 3);
         l1_skip_instruction();
+    }
+}
+
+// Two VMCSs that differ in a field of every kind: each L2 runs with its own, round after round (the
+// comparison with the bare machine sees the registers that L2 has).
+static void two_vmcss_that_differ(void)
+{
+    static const struct {
+        uint32_t encoding;
+        uint64_t first, second;
+    } differences[] = {
+        {VMCS_GUEST_ES_SELECTOR, 0x20, 0x28},
+        {VMCS_GUEST_FS_BASE, 0x11000, 0x12000},
+        {VMCS_GUEST_GS_BASE, 0x13000, 0x14000},
+        {VMCS_GUEST_DS_LIMIT, 0xffffffff, 0x7fffffff},
+        {VMCS_GUEST_DS_ACCESS_RIGHTS, 0xc093, 0xc0f3},
+        {VMCS_GUEST_LDTR_ACCESS_RIGHTS, 0x82, 0x82},
+        {VMCS_GUEST_LDTR_LIMIT, 0x7f, 0x17f},
+        {VMCS_GUEST_LDTR_BASE, 0x15000, 0x15800},
+        {VMCS_GUEST_TR_BASE, 0x6000, 0x6100},
+        {VMCS_GUEST_GDTR_BASE, 0x7000, 0x7800},
+        {VMCS_GUEST_GDTR_LIMIT, 0xff, 0x1ff},
+        {VMCS_GUEST_IDTR_LIMIT, 0xfff, 0x7ff},
+        {VMCS_GUEST_SYSENTER_CS, 0x8, 0x30},
+        {VMCS_GUEST_SYSENTER_ESP, 0x16000, 0x17000},
+        {VMCS_GUEST_SYSENTER_EIP, 0x18000, 0x19000},
+        {VMCS_GUEST_DR7, 0x400, 0x455},
+        {VMCS_GUEST_IA32_PAT, 0x0007040600070406, 0x0007040600070405},
+        {VMCS_GUEST_IA32_EFER, EFER_LME | EFER_LMA, EFER_LME | EFER_LMA | EFER_SCE | EFER_NXE},
+        {VMCS_GUEST_RFLAGS, RFLAGS_FIXED, RFLAGS_FIXED | RFLAGS_SF},
+        {VMCS_GUEST_RSP, 0x9000, 0x8f00},
+        {VMCS_CR0_GUEST_HOST_MASK, CR0_TS, 0},
+        {VMCS_CR0_READ_SHADOW, CR0_TS, 0},
+        {VMCS_CR4_READ_SHADOW, 0, CR4_PGE},
+        {VMCS_CR4_GUEST_HOST_MASK, 0, CR4_PGE},
+        {VMCS_EXCEPTION_BITMAP, 1u << VECTOR_UD, 0},
+        {VMCS_HOST_SYSENTER_EIP, 0x1000, 0x2000},
+        {VMCS_HOST_FS_BASE, 0x3000, 0x4000},
+        {VMCS_HOST_IA32_PAT, 0x0007040600070406, 0x0007040600070400},
+    };
+    enum { COUNT = sizeof(differences) / sizeof(differences[0]) };
+    L2_PROGRAM(l2, CPUID(1), NOP, VMCALL);
+    l1_prepare(&l2);
+    struct l2 other = l2;
+    l1_prepare_vmcs(VMCS_B, &other);
+    for (unsigned i = 0; i < COUNT; i++)
+        l1_vmwrite(differences[i].encoding, differences[i].second);
+    l1_vmptrld(VMCS_A);
+    for (unsigned i = 0; i < COUNT; i++)
+        l1_vmwrite(differences[i].encoding, differences[i].first);
+    for (unsigned turn = 0; turn < 6; turn++) {
+        l1_vmptrld(turn % 2 ? VMCS_B : VMCS_A);
+        if (turn < 2)
+            l1_vmlaunch();
+        else
+            l1_vmresume();
+        expect_exit(EXIT_CPUID);
+        for (unsigned i = 0; i < COUNT; i++)
+            assert_int_equal(l1_vmread(differences[i].encoding),
+                             turn % 2 ? differences[i].second : differences[i].first);
     }
 }
 
@@ -211,8 +314,12 @@ static const struct CMUnitTest tests[] = {
     BOTH(general_purpose_registers_pass_between_l1_and_l2),
     BOTH(host_state_is_loaded_on_exit),
     BOTH(guest_state_is_saved_on_exit),
+    BOTH(guest_state_is_saved_in_its_vmcs),
     BOTH(resume_needs_a_launch),
     BOTH(two_vmcss_take_turns),
+    BOTH(two_vmcss_that_differ),
+    BOTH_WITH(two_vmcss_that_differ, ", moving", .cpu_count = 2, .move_one_in = 2),
+    BOTH_WITH(two_vmcss_that_differ, ", without VMCS shadowing", .without_vmcs_shadowing = true),
     BOTH(every_field_survives_a_change_of_the_current_vmcs),
     BOTH(vmclear_of_another_vmcs_leaves_the_current_one),
     BOTH(vmclear_of_the_current_vmcs_leaves_none),

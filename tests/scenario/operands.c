@@ -48,11 +48,11 @@ static void every_form_of_address(void)
     m.displacement = L1_SCRATCH + 0x100;
     expect_stored_at(m, L1_SCRATCH + 0x100);
 
-    for (int8_t base = 0; base < GPR_COUNT; base++) {
+    for (unsigned base = 0; base < GPR_COUNT; base++) {
         if (base == GPR_RSP)
             continue;
         m = none;
-        m.base = base;
+        m.base = (int8_t)base;
         m.displacement = -8;
         l1_set_gpr((enum nvmx_gpr)base, L1_SCRATCH + 0x208);
         expect_stored_at(m, L1_SCRATCH + 0x200);
@@ -146,9 +146,10 @@ static void vmread_and_vmwrite_through_memory(void)
 static void every_register_as_an_operand(void)
 {
     prepare_current();
-    for (uint8_t reg = 0; reg < GPR_COUNT; reg++) {
-        if (reg == GPR_RSP || reg == GPR_RDX)
+    for (unsigned i = 0; i < GPR_COUNT; i++) {
+        if (i == GPR_RSP || i == GPR_RDX)
             continue;
+        uint8_t reg = (uint8_t)i;
         struct op write = {
             .kind = OP_VMWRITE, .reg = reg, .reg2 = GPR_RDX, .a = VMCS_GUEST_RSP, .b = 0x1000u + reg};
         expect_succeed(l1_execute(write));

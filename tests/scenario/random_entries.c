@@ -6,11 +6,19 @@
 #include "l1_vmx.h"
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+// More of it: PLASTRON_ROUNDS=N, PLASTRON_SEED=S in the environment.
 #define ROUNDS 250
+
+static uint64_t setting(const char *name, uint64_t otherwise)
+{
+    const char *text = getenv(name);
+    return text != NULL ? strtoull(text, NULL, 0) : otherwise;
+}
 
 static uint64_t random_state;
 
@@ -110,6 +118,8 @@ static uint64_t random_value(uint64_t old)
 // Controls that would make time visible, that leave L1 in another mode, or that hold L2 for ever.
 static uint64_t tamed(uint32_t encoding, uint64_t value)
 {
+    if (value >= L1_REGIONS && value < L1_REGIONS + 0x4000)
+        value += 0x100000; // what is in a VMCS region is the processor's own
     switch (encoding) {
     case VMCS_PIN_BASED_CONTROLS:
         return value & ~(uint64_t)PIN_PREEMPTION_TIMER;
@@ -119,7 +129,7 @@ static uint64_t tamed(uint32_t encoding, uint64_t value)
     case VMCS_PRIMARY_CONTROLS:
         return value | PRIMARY_HLT_EXITING;
     case VMCS_GUEST_ACTIVITY_STATE:
-        return value == 1 || value == 2 || value == 3 ? 0 : value;
+        return (uint32_t)value <= 3 ? 0 : value;
     case VMCS_VM_ENTRY_MSR_LOAD_COUNT:
         return value % 4;
     default:
@@ -174,6 +184,8 @@ static void prepare(struct l2 *l2, uint64_t base[F_COUNT])
     l1_prepare(l2);
     machine_fill_with_ud2(world_machine());
     l1_set(VMCS_PRIMARY_CONTROLS, PRIMARY_HLT_EXITING);
+    if (processor_has_field(world_l1_processor(), VMCS_TSC_MULTIPLIER))
+        l1_vmwrite(VMCS_TSC_MULTIPLIER, 1ull << 48);
     for (unsigned i = 0; i < F_COUNT; i++) {
         if (is_left_alone(encodings[i]))
             continue;
@@ -193,10 +205,11 @@ static void entries(void)
     L2_PROGRAM(l2, NOP, OUT(0x60, 1), READ(GPR_RBX, 0x20000), MOV_FROM_CR(GPR_RSI, 0), RDMSR(MSR_IA32_EFER),
                WRITE(0x30000, 7), MOV_TO_CR(0, CR0_PE | CR0_PG | CR0_NE | CR0_ET | CR0_WP), PAUSE, INT3, STI,
                NOP, VMCALL);
-    random_state = 0x1234567 + 77 * world_seed();
+    random_state = 0x1234567 + 77 * (world_seed() + 1000 * setting("PLASTRON_SEED", 0));
+    uint64_t rounds = setting("PLASTRON_ROUNDS", ROUNDS);
     prepare(&l2, base);
     bool launched = false;
-    for (unsigned round = 0; round < ROUNDS; round++) {
+    for (unsigned round = 0; round < rounds; round++) {
         unsigned changes = 1 + (unsigned)(next_random() % 3), changed[3];
         for (unsigned i = 0; i < changes; i++) {
             do

@@ -100,6 +100,32 @@ static void an_nmi_while_l1_shields_it_waits(void)
     expect_exception(l1_execute(NOP), VECTOR_NMI); // shielded: the NMI comes behind it
 }
 
+// A reset of the virtual processor from outside finds it anywhere, L2 included, and leaves nothing behind.
+static void a_reset_while_l2_runs(void)
+{
+    static const struct op start[] = {MOV_FROM_CR(GPR_RBX, 4), SET(GPR_RSI, 0x5191)};
+    struct program program = {.name = "after SIPI", .base = 0x9a000, .level = 1, .op = start, .count = 2};
+    machine_add_program(world_machine(), &program);
+    L2_PROGRAM(l2, HLT, VMCALL);
+    l1_prepare(&l2);
+    l1_vmwrite(VMCS_VM_ENTRY_INTERRUPTION_INFO, 0);
+    struct outcome outcome = try_vmlaunch();
+    assert_int_equal(outcome.how, IDLE);
+    const struct vmcs_count *vmcs02 = machine_count(world_machine(), world_vmcs02());
+    uint32_t clears = vmcs02->vmclear;
+    l0_reset_l1();
+    l0_move_to(0); // L0's interrupt gets it out of L2
+    outcome = l1_continue();
+    assert_int_equal(outcome.how, IDLE); // waiting for a SIPI
+    assert_int_equal(vmcs02->vmclear, clears + 1);
+    assert_false(world_vcpu()->in_l2);
+    cpu_startup_ipi(l1_cpu(), 0x9a);
+    outcome = l1_continue();
+    assert_int_equal(outcome.how, L2_AT_END);
+    assert_int_equal(l1_gpr(GPR_RSI), 0x5191);
+    assert_int_equal(l1_gpr(GPR_RBX), 0); // CR4.VMXE reads as 0
+}
+
 // --- L0's own interrupt: it preempts whoever runs, and neither L1 nor L2 notices
 
 static void l0_preempts_l2_that_halts(void)
@@ -148,6 +174,7 @@ static const struct CMUnitTest tests[] = {
     BOTH(an_nmi_wakes_a_halted_l2),
     BOTH(nmis_of_l1_do_not_nest),
     BOTH(an_nmi_while_l1_shields_it_waits),
+    NESTED(a_reset_while_l2_runs, .cpu_count = 1, .floating = true),
     NESTED(l0_preempts_l2_that_halts, .cpu_count = 2, .floating = true),
     NESTED(l0_preempts_l1, .cpu_count = 2, .floating = true),
 };

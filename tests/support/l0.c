@@ -15,6 +15,7 @@
 
 static struct {
     uint64_t ept01, msr_bitmap, io_bitmap_a, io_bitmap_b;
+    uint64_t ones; // a page of them
 } l0;
 
 static uint64_t take_page(void)
@@ -46,26 +47,55 @@ static void set_entry(uint64_t table, uint64_t index, uint64_t value)
     memcpy((uint8_t *)l0_memory(table) + 8 * (index & 0x1ff), &value, 8);
 }
 
+static uint64_t get_entry(uint64_t table, uint64_t index)
+{
+    uint64_t value;
+    memcpy(&value, (uint8_t *)l0_memory(table) + 8 * (index & 0x1ff), 8);
+    return value;
+}
+
+// In ept01: a page of 4 KBytes (level 1) or 2 MBytes (level 2).
+static void map_in_ept01(uint64_t l1_physical, uint64_t machine, unsigned leaf, uint64_t rights)
+{
+    uint64_t table = l0.ept01 & PAGE_MASK;
+    for (unsigned level = 4; level > leaf; level--) {
+        uint64_t index = l1_physical >> (12 + 9 * (level - 1)), entry = get_entry(table, index);
+        if (entry == 0) {
+            entry = take_page() | EPT_RWX;
+            set_entry(table, index, entry);
+        }
+        table = entry & PAGE_MASK;
+    }
+    set_entry(table, l1_physical >> (12 + 9 * (leaf - 1)),
+              machine | rights | EPT_WB | (leaf > 1 ? EPT_LARGE : 0));
+}
+
 // L1-physical x is machine address L0_SIZE + x: the first 2 MBytes by 4-KByte pages, the rest by 2-MByte
 // pages where the processor has them.
 static void build_ept01(void)
 {
-    uint64_t pml4 = take_page(), pdpt = take_page(), directory = take_page();
     bool large =
         capability_ept(world->config.processor, EPT_CAP_PAGE_2M) && !world->config.l0_without_large_pages;
-    set_entry(pml4, 0, pdpt | EPT_RWX);
-    set_entry(pdpt, 0, directory | EPT_RWX);
-    for (uint64_t at = 0; at < L1_RAM_SIZE; at += 0x200000) {
-        if (large && at > 0) {
-            set_entry(directory, at >> 21, (L0_SIZE + at) | EPT_RWX | EPT_WB | EPT_LARGE);
-            continue;
-        }
-        uint64_t table = take_page();
-        set_entry(directory, at >> 21, table | EPT_RWX);
-        for (uint64_t page = at; page < at + 0x200000; page += PAGE_SIZE)
-            set_entry(table, page >> 12, (L0_SIZE + page) | EPT_RWX | EPT_WB);
+    l0.ept01 = take_page() | 6 | 3 << 3;
+    uint64_t step;
+    for (uint64_t at = 0; at < L1_RAM_SIZE; at += step) {
+        bool by_large_page = large && at >= 0x200000;
+        step = by_large_page ? 0x200000 : PAGE_SIZE;
+        map_in_ept01(at, L0_SIZE + at, by_large_page ? 2 : 1, EPT_RWX);
     }
-    l0.ept01 = pml4 | 6 | 3 << 3;
+    l0.ones = take_page();
+    memset(l0_memory(l0.ones), 0xff, PAGE_SIZE);
+    world->machine->l0_page[l0.ones >> PAGE_SHIFT] = 0; // guests may read this one
+}
+
+// Where L1 has no memory, the bus of the bare machine answers with ones.
+static void handle_hole(struct virtual_processor *p)
+{
+    uint64_t at = p->vcpu->exit.guest_physical_address;
+    if (at < L1_RAM_SIZE || (p->vcpu->exit.qualification & 2))
+        rule_broken(p->cpu, "an EPT violation at L1-physical %#llx (%#llx) is left to L0, which maps it",
+                    (unsigned long long)at, (unsigned long long)p->vcpu->exit.qualification);
+    map_in_ept01(at & PAGE_MASK, l0.ones, 1, EPT_RWX & ~2ull);
 }
 
 static void set_bit(uint64_t bitmap, unsigned bit)
@@ -358,12 +388,18 @@ static void handle_exit(struct virtual_processor *p)
     case EXIT_EXCEPTION_OR_NMI:
         handle_exception_or_nmi(vcpu);
         break;
+    case EXIT_TRIPLE_FAULT: // as a processor does
+        nvmx_write(vcpu, F_GUEST_ACTIVITY_STATE, ACTIVITY_SHUTDOWN);
+        break;
     case EXIT_INIT_SIGNAL:
         if (!vcpu->vmxon)
             nvmx_reset_l1(vcpu);
         break;
     case EXIT_STARTUP_IPI:
         nvmx_start_l1_at(vcpu, (uint8_t)vcpu->exit.qualification);
+        break;
+    case EXIT_EPT_VIOLATION:
+        handle_hole(p);
         break;
     case EXIT_INVD:
     case EXIT_WBINVD:

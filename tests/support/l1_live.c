@@ -144,6 +144,11 @@ static uint64_t arm(struct virtual_processor *p, struct op op)
     return at;
 }
 
+static bool is_handler(uint64_t rip)
+{
+    return rip >= HANDLER_PAD && rip < HANDLER_PAD + 0x1000;
+}
+
 // The exception's handler: remembers the error code, and returns.
 static struct outcome handle_exception(struct virtual_processor *p)
 {
@@ -161,10 +166,12 @@ static struct outcome handle_exception(struct virtual_processor *p)
     put(stack, to, width);
     arm(p, OP(.kind = OP_IRET));
     world_resume();
+    p->live->armed = false;
+    if (p->why == WAIT_LIVE && is_handler(p->cpu->r.rip)) // the next one waited for this IRET
+        return handle_exception(p);
     if (p->why != WAIT_LIVE || p->cpu->r.rip != to)
         rule_broken(p->cpu, "L1's handler of vector %u did not return: RIP %#llx", outcome.vector,
                     (unsigned long long)p->cpu->r.rip);
-    p->live->armed = false;
     return outcome;
 }
 
@@ -180,13 +187,19 @@ static struct outcome where_it_ended(struct virtual_processor *p)
     p->live->armed = false;
     if (r->rip == EXIT_PAD)
         return (struct outcome){.how = EXITED};
-    if (r->rip >= HANDLER_PAD && r->rip < HANDLER_PAD + 0x1000)
+    if (is_handler(r->rip))
         return handle_exception(p);
     if (was_armed && r->rip != behind)
         rule_broken(p->cpu, "L1's %s at %#llx takes %u bytes, and L1 goes on at %#llx",
                     op_name(p->live->op.kind), (unsigned long long)p->live->at, op_length(&p->live->op),
                     (unsigned long long)r->rip);
     return (struct outcome){.how = COMPLETED, .cf = r->rflags & RFLAGS_CF, .zf = r->rflags & RFLAGS_ZF};
+}
+
+void l1_start(struct op op)
+{
+    arm(world->self, op);
+    world_resume();
 }
 
 struct outcome l1_execute(struct op op)

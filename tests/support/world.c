@@ -94,22 +94,32 @@ void world_resume(void)
 
 // --- notes
 
-#define NOTE_COUNT 8
-static char notes[NOTE_COUNT][160];
+#define NOTE_COUNT  4096
+#define NOTES_SHOWN 6
+static struct note {
+    size_t at; // observations made before it
+    char text[120];
+} notes[NOTE_COUNT];
 static unsigned note_count;
 
 void world_note(const char *format, ...)
 {
+    struct note *note = &notes[note_count++ % NOTE_COUNT];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(notes[note_count++ % NOTE_COUNT], sizeof(notes[0]), format, arguments);
+    vsnprintf(note->text, sizeof(note->text), format, arguments);
     va_end(arguments);
+    note->at = world->trace.count;
 }
 
-static void print_notes(void)
+// The last notes before observation `at`.
+static void print_notes(size_t at)
 {
-    for (unsigned i = note_count > NOTE_COUNT ? note_count - NOTE_COUNT : 0; i < note_count; i++)
-        print_error("%s\n", notes[i % NOTE_COUNT]);
+    unsigned oldest = note_count > NOTE_COUNT ? note_count - NOTE_COUNT : 0, end = note_count;
+    while (end > oldest && notes[(end - 1) % NOTE_COUNT].at > at)
+        end--;
+    for (unsigned i = end > oldest + NOTES_SHOWN ? end - NOTES_SHOWN : oldest; i < end; i++)
+        print_error("%s\n", notes[i % NOTE_COUNT].text);
 }
 
 // --- life
@@ -265,6 +275,7 @@ static void compare_traces(const struct trace *bare, const struct trace *nested)
     for (size_t i = 0; i < count; i++) {
         if (memcmp(&bare->entry[i], &nested->entry[i], sizeof(bare->entry[i])) == 0)
             continue;
+        world->differs_at = i;
         if (i > 0)
             print_observation("the same before", &bare->entry[i - 1]);
         print_observation("bare", &bare->entry[i]);
@@ -304,19 +315,26 @@ void scenario_test(void **state)
     run_one(scenario, true, 1);
 }
 
-int scenario_teardown(void **state)
+void world_abandon(void)
 {
-    (void)state;
-    if (world != NULL && world->machine != NULL) { // the test failed
-        print_error("this was the %s run\n", world->config.nested ? "nested" : "bare");
-        print_notes();
-        if (world->log_count > 0)
-            print_error("the last of %u lines of L0's log: %s\n", world->log_count, world->last_log);
+    if (world != NULL && world->machine != NULL) {
         for (unsigned i = 0; i < world->config.cpu_count; i++)
             vmcs_cache_drop(world->machine->cpu[i]);
         machine_destroy(world->machine);
     }
     world_free();
+}
+
+int scenario_teardown(void **state)
+{
+    (void)state;
+    if (world != NULL && world->machine != NULL) { // the test failed
+        print_error("this was the %s run\n", world->config.nested ? "nested" : "bare");
+        print_notes(world->differs_at ? world->differs_at : world->trace.count);
+        if (world->log_count > 0)
+            print_error("the last of %u lines of L0's log: %s\n", world->log_count, world->last_log);
+    }
+    world_abandon();
     trace_free(&bare_trace);
     return 0;
 }

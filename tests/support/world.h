@@ -27,7 +27,8 @@ struct world_config {
 };
 
 void world_begin(const struct world_config *config);
-void world_end(void); // checks what must hold at any end
+void world_end(void);     // checks what must hold at any end
+void world_abandon(void); // ... or does not
 
 bool world_is_nested(void);
 uint64_t world_seed(void); // the same bare and nested
@@ -81,6 +82,7 @@ void l1_set_gpr(enum nvmx_gpr reg, uint64_t value);
 uint64_t l1_cr2(void);
 uint64_t l1_rflags(void);
 struct hw_cpu *l1_cpu(void); // the logical processor that the vcpu is on
+void l1_start(struct op op); // executes it and whatever follows, until somebody waits for something
 void l1_run(struct op op);   // l1_execute, and the test fails unless it completed
 
 // --- L0's side, nested only

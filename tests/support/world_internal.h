@@ -33,6 +33,7 @@ struct world {
     struct virtual_processor *self;
     struct live *pads;
     struct trace trace;
+    size_t differs_at; // the first observation that the bare run did not make; 0: none
     uint64_t random;
     // L0
     struct nvmx_caps hardware, offered;
