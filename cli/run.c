@@ -26,7 +26,6 @@ enum { WHY_MAX = 1024 };
 struct files {
     struct medium_request request;
     char l0_options[4096];
-    char *l1_line; // --bare, Multiboot 1: L1's command line with the program's name before it
     char l0_path[INSTALL_PATH_MAX];
 };
 
@@ -51,7 +50,6 @@ static void files_close(struct files *files)
 {
     for (size_t i = 0; i < files->request.file_count; i++)
         close(files->request.files[i].fd);
-    free(files->l1_line);
 }
 
 static int files_add_l0(struct files *files, const struct run_options *options)
@@ -76,19 +74,6 @@ static int files_add_l0(struct files *files, const struct run_options *options)
     return files_add(files, files->l0_path, files->l0_options) ? STATUS_OK : STATUS_HOST;
 }
 
-// The Multiboot specification has the program's name before the command line, and L0 does so. GRUB does not;
-// but L1 is to find the same text with and without Plastron.
-static bool name_program(struct files *files, const struct run_options *options)
-{
-    if (asprintf(&files->l1_line, "l1%s%s", *options->append ? " " : "", options->append) < 0) {
-        files->l1_line = NULL;
-        say_error("out of memory");
-        return false;
-    }
-    files->request.files[0].text = files->l1_line;
-    return true;
-}
-
 static int choose_bare_protocol(struct files *files, const struct run_options *options)
 {
     switch (l1_image_recognise(files->request.files[0].fd)) {
@@ -101,7 +86,7 @@ static int choose_bare_protocol(struct files *files, const struct run_options *o
         return STATUS_OK;
     case L1_IMAGE_MULTIBOOT1:
         files->request.protocol = MEDIUM_MULTIBOOT1;
-        return name_program(files, options) ? STATUS_OK : STATUS_HOST;
+        return STATUS_OK;
     case L1_IMAGE_MULTIBOOT2:
         files->request.protocol = MEDIUM_MULTIBOOT2;
         return STATUS_OK;

@@ -5,8 +5,8 @@
 #include "string.h"
 
 #define BOOTLOADER_MAGIC 0x2badb002u
-#define LOADER_NAME      "Plastron"
-#define PROGRAM_NAME     "l1" // the command line's first word; kernels skip it
+// Kernels that know GRUB look for "GRUB 2" here: as with it, the command line has no program name in front.
+#define LOADER_NAME      "Plastron, as GRUB 2.0"
 
 enum info_field {
     INFO_FLAGS = 0,
@@ -62,7 +62,7 @@ static struct info_layout lay_out(const struct load_plan *plan)
     layout.mmap = layout.modules + (uint64_t)(request->module_count - 1) * MODULE_ENTRY;
     layout.stack_end = load_round_up(layout.mmap + (uint64_t)plan->map_count * MMAP_ENTRY, 16) + STACK_SIZE;
     layout.strings = layout.stack_end;
-    layout.size = layout.strings + sizeof LOADER_NAME + sizeof PROGRAM_NAME; // the latter's NUL: a space
+    layout.size = layout.strings + sizeof LOADER_NAME;
     for (uint32_t i = 0; i < request->module_count; i++)
         layout.size += strlen(request->modules[i].string) + 1;
     return layout;
@@ -77,11 +77,11 @@ bool multiboot_plan_info(struct load_plan *plan, struct multiboot_plan *multiboo
 }
 
 // Appends text to the strings at *at; returns where it is.
-static uint32_t add_string(const struct load_plan *plan, uint64_t *at, const char *text, char terminator)
+static uint32_t add_string(const struct load_plan *plan, uint64_t *at, const char *text)
 {
     uint64_t start = *at, length = strlen(text);
     memcpy(plan->request->memory + start, text, length);
-    plan->request->memory[start + length] = (uint8_t)terminator;
+    plan->request->memory[start + length] = 0;
     *at = start + length + 1;
     return (uint32_t)start;
 }
@@ -112,7 +112,7 @@ static void build_modules(const struct load_plan *plan, const struct multiboot_p
         uint64_t start = multiboot->module_start[i];
         load_put32(entry, (uint32_t)start);
         load_put32(entry + 4, (uint32_t)(start + request->modules[i].size));
-        load_put32(entry + 8, add_string(plan, strings, request->modules[i].string, 0));
+        load_put32(entry + 8, add_string(plan, strings, request->modules[i].string));
     }
     load_put32(info + INFO_MODS_COUNT, request->module_count - 1);
     load_put32(info + INFO_MODS_ADDR, (uint32_t)list);
@@ -137,9 +137,8 @@ static void build_info(const struct load_plan *plan, const struct multiboot_plan
     uint64_t strings = multiboot->info + layout.strings;
     uint32_t flags = HAS_MEMORY | HAS_CMDLINE | HAS_MODULES | HAS_MMAP | HAS_LOADER_NAME;
 
-    load_put32(info + INFO_LOADER_NAME, add_string(plan, &strings, LOADER_NAME, 0));
-    load_put32(info + INFO_CMDLINE, add_string(plan, &strings, PROGRAM_NAME, ' '));
-    add_string(plan, &strings, request->modules[0].string, 0);
+    load_put32(info + INFO_LOADER_NAME, add_string(plan, &strings, LOADER_NAME));
+    load_put32(info + INFO_CMDLINE, add_string(plan, &strings, request->modules[0].string));
     build_memory(plan, info, multiboot->info + layout.mmap);
     build_modules(plan, multiboot, info, multiboot->info + layout.modules, &strings);
     if (multiboot->sections.count) {

@@ -10,7 +10,7 @@ bare() { # bare APPEND ARGUMENT...
 bare 'say=hello_world memory' --memory 96 --expect '^hello world$'
 status_is 0
 out_has '^puppet: here$'
-out_has '^puppet: command line: l1 say=hello_world memory$'
+out_has '^puppet: command line: say=hello_world memory$'
 out_has '^memory 9[0-9]{4} KiB$'
 err_has 'L1 ended the machine \(shutdown port\)'
 report 'bochs: an image boots, with its command line'
@@ -61,7 +61,7 @@ report 'bochs: an unknown processor model'
 run run --machine bochs --timeout 120 --append 'say=hello modules' --module "$work/one last" --log "$work/log" \
     --expect '^hello$' "$puppet"
 status_is 0
-out_has '^puppet: command line: l1 say=hello modules$'
+out_has '^puppet: command line: say=hello modules$'
 out_has '^module 1: 5 bytes, "last"$'
 err_has '\] starting L1 \(Multiboot 1'
 err_has '^plastron: L1 ended the machine$'

@@ -352,7 +352,7 @@ void check_multiboot(const struct world *world)
     const struct l1_start_state *start = &world->start;
     const uint8_t *info = world->memory + start->rbx;
     uint64_t flags = get32(info);
-    char command_line[300] = "l1 ";
+    char command_line[300] = "";
 
     assert_int_equal(start->rax, 0x2badb002);
     assert_int_equal(start->cr0 & 0x80000001, 1); // protection on, paging off
@@ -372,7 +372,7 @@ void check_multiboot(const struct world *world)
     assert_true(strlen(world->modules[0].string) < sizeof command_line - 4);
     strcat(command_line, world->modules[0].string);
     claim_string(&claims, get32(info + 16), command_line);
-    claim_string(&claims, get32(info + 64), "Plastron");
+    claim_string(&claims, get32(info + 64), "Plastron, as GRUB 2.0");
     check_bios(&claims);
     if (flags & 0x20)
         check_sections(&claims, info);
