@@ -55,7 +55,8 @@ static void mend_rip_of_fetch(struct nvmx_vcpu *vcpu)
     if ((vcpu->exit.qualification & fetch_of_linear_address) != fetch_of_linear_address ||
         vcpu->exit.idt_vectoring_info != 0)
         return;
-    uint64_t base = vmcs_read(vcpu, F_GUEST_CS_BASE), linear = vcpu->exit.guest_linear_address;
+    uint64_t linear = vcpu->exit.guest_linear_address;
+    uint64_t base = l1_is_64bit(vcpu) ? 0 : vmcs_read(vcpu, F_GUEST_CS_BASE); // of whoever runs: L2
     if (linear - (base + vmcs_read(vcpu, F_GUEST_RIP)) >= 15)
         vmcs_write(vcpu, F_GUEST_RIP, linear - base);
 }
