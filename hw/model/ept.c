@@ -101,13 +101,20 @@ static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct acces
 {
     bool flags = cpu->c.eptp & EPTP_ENABLE_AD;
     uint64_t entry_address[5], entry = 0, table = cpu->c.eptp & PAGE_MASK;
-    unsigned rights = 7;
+    unsigned rights = 7, upper_rights = 7;
     int level;
     if (guest_physical >> 48) {
         exit_violation(cpu, guest_physical, request, write, 0);
         return false;
     }
-    for (level = 4; level > 0; level--) {
+    int top = 4;
+    const struct mapping *cached = tlb_find(cpu, MAPPING_EPT_TABLE, guest_physical & ~0x1fffffull);
+    if (cached != NULL) { // the upper tables are not looked at
+        top = 1;
+        table = cached->target;
+        rights = cached->rights;
+    }
+    for (level = top; level > 0; level--) {
         entry_address[level] = table + (guest_physical >> (12 + 9 * (level - 1)) & 0x1ff) * 8;
         entry = memory_read(cpu->machine, entry_address[level], 8);
         if (!(entry & 7)) {
@@ -118,6 +125,8 @@ static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct acces
             exit_misconfiguration(cpu, guest_physical);
             return false;
         }
+        if (level > 1)
+            upper_rights &= entry & 7;
         rights &= entry & 7;
         table = entry & 0x000ffffffffff000ull;
         if (level < 4 && level > 1 && (entry & EPT_LARGE))
@@ -125,6 +134,11 @@ static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct acces
     }
     if (level == 0)
         level = 1;
+    if (level == 1 && top == 4)
+        tlb_insert(cpu, &(struct mapping){.kind = MAPPING_EPT_TABLE,
+                                          .rights = (uint8_t)upper_rights,
+                                          .page = guest_physical & ~0x1fffffull,
+                                          .target = entry_address[1] & PAGE_MASK});
     uint64_t size = 1ull << (12 + 9 * (level - 1));
     unsigned wanted = write ? ACCESS_WRITE : request->access;
     if (request->of_walk)
@@ -134,7 +148,7 @@ static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct acces
         return false;
     }
     if (flags) {
-        for (int at = level; at <= 4; at++) {
+        for (int at = level; at <= top; at++) {
             uint64_t old = memory_read(cpu->machine, entry_address[at], 8);
             uint64_t set = EPT_ACCESSED | (at == level && write ? EPT_DIRTY : 0);
             if ((old & set) != set)

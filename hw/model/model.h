@@ -94,7 +94,13 @@ bool capability_misc(const struct processor *processor, uint64_t bit);
 
 // --- tlb.c
 
-enum mapping_kind { MAPPING_LINEAR, MAPPING_GUEST_PHYSICAL, MAPPING_COMBINED };
+enum mapping_kind {
+    MAPPING_LINEAR,
+    MAPPING_GUEST_PHYSICAL,
+    MAPPING_COMBINED,
+    MAPPING_EPT_TABLE // a paging-structure-cache entry: 2 MBytes of guest-physical addresses, and their last
+                      // table
+};
 
 struct mapping {
     bool valid, global;

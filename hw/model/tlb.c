@@ -7,6 +7,7 @@
 //   linear mappings          tagged by VPID and PCID           no EPT in use
 //   guest-physical mappings  tagged by EPTRTA
 //   combined mappings        tagged by VPID, PCID and EPTRTA
+//   EPT paging structures    (where the last table of a walk is) tagged by EPTRTA
 #include "model.h"
 #include <string.h>
 
@@ -28,6 +29,11 @@ uint64_t tlb_eptrta(const struct hw_cpu *cpu)
     return cpu->vmx == VMX_NON_ROOT ? cpu->c.eptp & PAGE_MASK : 0;
 }
 
+static bool is_of_linear_address(enum mapping_kind kind)
+{
+    return kind == MAPPING_LINEAR || kind == MAPPING_COMBINED;
+}
+
 static uint16_t current_pcid(const struct hw_cpu *cpu)
 {
     return cpu->r.cr4 & CR4_PCIDE ? cpu->r.cr3 & 0xfff : 0;
@@ -44,7 +50,7 @@ struct mapping *tlb_find(struct hw_cpu *cpu, enum mapping_kind kind, uint64_t pa
             continue;
         if (kind != MAPPING_LINEAR && m->eptrta != eptrta)
             continue;
-        if (kind != MAPPING_GUEST_PHYSICAL && (m->vpid != vpid || (!m->global && m->pcid != pcid)))
+        if (is_of_linear_address(kind) && (m->vpid != vpid || (!m->global && m->pcid != pcid)))
             continue;
         return m;
     }
@@ -82,7 +88,7 @@ void tlb_flush_linear(struct hw_cpu *cpu, uint16_t vpid, int pcid, bool globals)
         return;
     for (unsigned i = 0; i < TLB_SIZE; i++) {
         struct mapping *m = &cpu->tlb.mapping[i];
-        if (m->valid && m->kind != MAPPING_GUEST_PHYSICAL && m->vpid == vpid &&
+        if (m->valid && is_of_linear_address((enum mapping_kind)m->kind) && m->vpid == vpid &&
             (pcid < 0 || m->pcid == pcid) && (globals || !m->global))
             drop(cpu, m);
     }
@@ -92,7 +98,8 @@ void tlb_flush_linear_page(struct hw_cpu *cpu, uint16_t vpid, uint64_t page)
 {
     for (unsigned i = 0; cpu->tlb.used > 0 && i < TLB_SIZE; i++) {
         struct mapping *m = &cpu->tlb.mapping[i];
-        if (m->valid && m->kind != MAPPING_GUEST_PHYSICAL && m->vpid == vpid && m->page == page)
+        if (m->valid && is_of_linear_address((enum mapping_kind)m->kind) && m->vpid == vpid &&
+            m->page == page)
             drop(cpu, m);
     }
 }
@@ -103,6 +110,7 @@ void tlb_flush_guest_physical_page(struct hw_cpu *cpu, uint64_t eptrta, uint64_t
         struct mapping *m = &cpu->tlb.mapping[i];
         if (m->valid && m->eptrta == eptrta &&
             ((m->kind == MAPPING_GUEST_PHYSICAL && m->page == page) ||
+             (m->kind == MAPPING_EPT_TABLE && m->page == (page & ~0x1fffffull)) ||
              (m->kind == MAPPING_COMBINED && m->guest_physical == page)))
             drop(cpu, m);
     }
@@ -121,7 +129,7 @@ void tlb_flush_vpids(struct hw_cpu *cpu)
 {
     for (unsigned i = 0; cpu->tlb.used > 0 && i < TLB_SIZE; i++) {
         struct mapping *m = &cpu->tlb.mapping[i];
-        if (m->valid && m->kind != MAPPING_GUEST_PHYSICAL && m->vpid != 0)
+        if (m->valid && is_of_linear_address((enum mapping_kind)m->kind) && m->vpid != 0)
             drop(cpu, m);
     }
 }

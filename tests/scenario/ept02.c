@@ -196,11 +196,12 @@ static void misconfigurations(void)
     }
     // ... in a table further up
     uint64_t *directory = l1_ept_entry(l2.eptp, 0x20000, 2), good = *directory;
+    l1_ept_map(l2.eptp, 0x20000, L2_RAM + 0x20000, 0x1000, 0x1000, 7);
     *directory |= 1 << 3; // reserved where the entry points to a table
+    l1_invept(2, 0);
     l1_vmresume();
     expect_exit(EXIT_EPT_MISCONFIGURATION);
     *directory = good;
-    l1_ept_map(l2.eptp, 0x20000, L2_RAM + 0x20000, 0x1000, 0x1000, 7);
     l1_vmresume();
     expect_exit(EXIT_VMCALL);
 }

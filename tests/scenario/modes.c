@@ -207,6 +207,17 @@ static void compatibility_mode(void)
     expect_exit(EXIT_VMCALL);
 }
 
+static void the_base_of_cs_is_ignored_in_64_bit_mode(void)
+{
+    L2_PROGRAM(l2, UD2);
+    l1_prepare(&l2);
+    l1_vmwrite(VMCS_GUEST_CS_BASE, 0x40004000);
+    l1_set(VMCS_PRIMARY_CONTROLS, PRIMARY_HLT_EXITING);
+    l1_vmlaunch();
+    expect_exit(EXIT_HLT);
+    assert_int_equal(l1_vmread(VMCS_GUEST_RIP), 0xe006); // in the handler of #UD
+}
+
 // What a boot loader does: PAE, LME, then paging on. The entry control follows the mode.
 static void l2_enters_long_mode(void)
 {
@@ -265,6 +276,7 @@ static const struct CMUnitTest tests[] = {
     BOTH(bad_pdptes_fail_the_entry),
     BOTH(pae_without_ept_reads_l1s_memory),
     BOTH(compatibility_mode),
+    BOTH(the_base_of_cs_is_ignored_in_64_bit_mode),
     BOTH(l2_enters_long_mode),
     BOTH(l2_leaves_long_mode),
     BOTH(user_mode_of_l2),

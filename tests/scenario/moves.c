@@ -177,6 +177,28 @@ static void translations_do_not_come_back_with_the_processor(void)
     assert_int_equal(l1_gpr(GPR_RDI) & 0xff, 0x44);
 }
 
+// ... and without EPT12, where an invalidation of ept02 would not help.
+static void translations_without_ept_do_not_come_back(void)
+{
+    L2_PROGRAM(l2, READ(GPR_RBX, 0x30000), VMCALL, WRITE(0x3f3180, (L2_RAM + 0x31000) | 7), INVLPG(0x30000),
+               READ(GPR_RSI, 0x30000), VMCALL, READ(GPR_RDI, 0x30000), VMCALL);
+    l2.vpid = 7;
+    l2.without_ept = true;
+    l1_prepare(&l2);
+    memset(l2_memory(0x30000), 0x33, 8);
+    memset(l2_memory(0x31000), 0x44, 8);
+    l1_vmlaunch();
+    assert_int_equal(l1_gpr(GPR_RBX) & 0xff, 0x33);
+    l0_move_to(1);
+    l1_skip_instruction();
+    l1_vmresume();
+    assert_int_equal(l1_gpr(GPR_RSI) & 0xff, 0x44);
+    l0_move_to(0);
+    l1_skip_instruction();
+    l1_vmresume();
+    assert_int_equal(l1_gpr(GPR_RDI) & 0xff, 0x44);
+}
+
 // The same for L1's own translations (VPID 1): L0 must not bring L1 back to stale ones.
 static void l1s_own_translations_do_not_come_back(void)
 {
@@ -219,6 +241,7 @@ static const struct CMUnitTest tests[] = {
     BOTH_WITH(vmx_operation_comes_and_goes, ", at every exit", RESTLESS),
     BOTH_WITH(translations_do_not_survive_l1s_invalidation_on_another_processor, ", moving", MOVING),
     NESTED(translations_do_not_come_back_with_the_processor, .cpu_count = 2),
+    NESTED(translations_without_ept_do_not_come_back, .cpu_count = 2),
     NESTED(l1s_own_translations_do_not_come_back, .cpu_count = 2),
 };
 
