@@ -306,7 +306,7 @@ enum run_parse run_options_parse(struct run_options *options, int argc, char **a
         say_error("out of memory");
         return RUN_PARSE_WRONG;
     }
-    char name[] = "plastron run"; // what getopt_long puts before its own messages
+    static char name[] = "plastron run"; // what getopt_long puts before its own messages
     argv[0] = name;
     bool demo = false;
     bool fine = true;
