@@ -5,7 +5,7 @@ DEMO := $(BUILD)/demo/initrd.img
 
 .PHONY: run demo
 run: setup ## install what is missing, build everything, and run the demonstration
-	@$(MAKE) --no-print-directory image cli demo
+	@$(MAKE) --no-print-directory -s -j2 image cli demo
 	$(BUILD)/plastron run --demo
 
 demo: ## make the demonstration's L1 and L2 from Debian's packages

@@ -29,6 +29,9 @@ lint_flags = $(firstword \
 	$(if $(filter tests/% hw/model/%,$1),LINT_TEST) \
 	LINT_L0)
 
+# The analyzer follows every path, which takes four fifths of the time: it does so in what the product is made of.
+lint_tidy_flags = $(if $(filter guests/% tests/%,$1),--checks=-clang-analyzer-*)
+
 LINT_STAMPS := $(LINT_SRC:%=$(LINT)/%.ok) $(LINT_HDR:%=$(LINT)/%.ok)
 
 .PHONY: lint lint-files lint-format lint-scripts
@@ -52,7 +55,7 @@ $(LINT)/%.c.ok: %.c $(LINT_HDR) $(LINT_TABLES) .clang-tidy mk/lint.mk
 	@echo "  LINT    $<"
 	@$(CC) -fsyntax-only $($(call lint_flags,$<)) $(WARNINGS) -Werror $<
 	@$(CLANG) -fsyntax-only $($(call lint_flags,$<)) $(LINT_CLANG_WARNINGS) -Werror $<
-	@$(CLANG_TIDY) --quiet $< -- $($(call lint_flags,$<)) $(LINT_CLANG_WARNINGS) 2>$@.err || \
+	@$(CLANG_TIDY) --quiet $(call lint_tidy_flags,$<) $< -- $($(call lint_flags,$<)) $(LINT_CLANG_WARNINGS) 2>$@.err || \
 		{ grep -v 'warnings generated' $@.err; exit 1; }
 	@mv $@.err $@
 
