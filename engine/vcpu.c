@@ -160,31 +160,42 @@ static uint8_t virtual_interrupt_in_service(const struct nvmx_vcpu *vcpu)
     return (uint8_t)(vmcs_read(vcpu, F_GUEST_INTERRUPT_STATUS) >> 8);
 }
 
+static void exit_read_members(struct nvmx_vcpu *vcpu, uint32_t members)
+{
+    struct nvmx_exit *exit = &vcpu->exit;
+    if ((members & Q) != 0)
+        exit->qualification = vmcs_read(vcpu, F_EXIT_QUALIFICATION);
+    if ((members & I) != 0)
+        exit->instruction_info = (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INSTRUCTION_INFO);
+    if ((members & G) != 0)
+        exit->guest_linear_address = vmcs_read(vcpu, F_GUEST_LINEAR_ADDRESS);
+    if ((members & P) != 0)
+        exit->guest_physical_address = vmcs_read(vcpu, F_GUEST_PHYSICAL_ADDRESS);
+    if ((members & V) != 0)
+        exit->interruption_info = (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INTERRUPTION_INFO);
+    if ((exit->interruption_info & INTERRUPTION_ERROR_CODE) != 0)
+        exit->interruption_error_code = (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INTERRUPTION_ERROR_CODE);
+}
+
 static void exit_read(struct nvmx_vcpu *vcpu)
 {
     struct nvmx_exit *exit = &vcpu->exit;
-    exit->reason = (uint32_t)vmcs_read(vcpu, F_EXIT_REASON);
-    uint32_t basic = exit->reason & EXIT_REASON_BASIC_MASK;
+    uint32_t reason = (uint32_t)vmcs_read(vcpu, F_EXIT_REASON), basic = reason & EXIT_REASON_BASIC_MASK;
     uint32_t members = basic < EXIT_REASON_COUNT ? exit_info_members[basic] : 0;
-    exit->qualification = (members & Q) ? vmcs_read(vcpu, F_EXIT_QUALIFICATION) : 0;
-    exit->instruction_length = (members & L) ? (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INSTRUCTION_LENGTH) : 0;
-    exit->instruction_info = (members & I) ? (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INSTRUCTION_INFO) : 0;
-    exit->guest_linear_address = (members & G) ? vmcs_read(vcpu, F_GUEST_LINEAR_ADDRESS) : 0;
-    exit->guest_physical_address = (members & P) ? vmcs_read(vcpu, F_GUEST_PHYSICAL_ADDRESS) : 0;
-    exit->interruption_info = (members & V) ? (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INTERRUPTION_INFO) : 0;
-    exit->interruption_error_code = 0;
-    if ((exit->interruption_info & INTERRUPTION_ERROR_CODE) != 0)
-        exit->interruption_error_code = (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INTERRUPTION_ERROR_CODE);
-    exit->idt_vectoring_info = 0;
-    exit->idt_vectoring_error_code = 0;
-    if ((exit->reason & EXIT_REASON_ENTRY_FAILURE) != 0)
+    *exit = (struct nvmx_exit){.reason = reason};
+    if ((members & L) != 0)
+        exit->instruction_length = (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INSTRUCTION_LENGTH);
+    if ((members & ~L) != 0)
+        exit_read_members(vcpu, members);
+    if ((reason & EXIT_REASON_ENTRY_FAILURE) != 0)
         return; // a failed entry delivers nothing, and leaves the field as it was
-    exit->idt_vectoring_info = (uint32_t)vmcs_read(vcpu, F_IDT_VECTORING_INFO);
-    if (exit->idt_vectoring_info == INTERRUPTION_VALID)
-        exit->idt_vectoring_info |= (uint32_t)virtual_interrupt_in_service(vcpu);
-    if ((exit->idt_vectoring_info & INTERRUPTION_VALID) == 0)
-        exit->idt_vectoring_info = 0;
-    else if ((exit->idt_vectoring_info & INTERRUPTION_ERROR_CODE) != 0)
+    uint32_t vectoring = (uint32_t)vmcs_read(vcpu, F_IDT_VECTORING_INFO);
+    if ((vectoring & INTERRUPTION_VALID) == 0)
+        return;
+    if (vectoring == INTERRUPTION_VALID)
+        vectoring |= (uint32_t)virtual_interrupt_in_service(vcpu);
+    exit->idt_vectoring_info = vectoring;
+    if ((vectoring & INTERRUPTION_ERROR_CODE) != 0)
         exit->idt_vectoring_error_code = (uint32_t)vmcs_read(vcpu, F_IDT_VECTORING_ERROR_CODE);
 }
 

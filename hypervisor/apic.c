@@ -38,16 +38,36 @@ void apic_write(uint32_t offset, uint32_t value)
         *xapic_register(offset) = value;
 }
 
+static void wait_until_sent(void)
+{
+    for (unsigned tries = 0; tries < 1000000 && (*xapic_register(APIC_ICR) & ICR_PENDING) != 0; tries++)
+        x86_pause();
+}
+
 void apic_send(uint32_t destination, uint32_t command)
 {
     if (is_x2apic()) {
         x86_wrmsr(X2APIC_MSR(APIC_ICR), (uint64_t)destination << 32 | command);
         return;
     }
-    for (unsigned tries = 0; tries < 1000000 && (*xapic_register(APIC_ICR) & ICR_PENDING) != 0; tries++)
-        x86_pause();
+    wait_until_sent();
     *xapic_register(APIC_ICR_HIGH) = destination << 24;
     *xapic_register(APIC_ICR) = command;
+}
+
+bool apic_send_nmi_to_self(void)
+{
+    if ((base_msr() & APIC_BASE_ENABLE) == 0)
+        return false;
+    if (is_x2apic()) {
+        apic_send(apic_id(), ICR_NMI | ICR_ASSERT);
+        return true;
+    }
+    uint32_t high = *xapic_register(APIC_ICR_HIGH);
+    apic_send(apic_id(), ICR_NMI | ICR_ASSERT);
+    wait_until_sent();
+    *xapic_register(APIC_ICR_HIGH) = high;
+    return true;
 }
 
 void apic_enable(void)

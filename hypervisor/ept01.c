@@ -67,7 +67,8 @@ static void map_block(uint64_t *table, unsigned level, uint64_t start)
     uint64_t *entry = &table[(start >> LEVEL_SHIFT(level)) % ENTRIES];
     bool is_l0 = reserve_overlaps(start, start + LEVEL_SIZE(level));
     enum memory_type type = MEMORY_UC;
-    if (level <= largest_level && !is_l0 && mtrr_is_uniform(start, LEVEL_SIZE(level), &type)) {
+    bool is_uniform = mtrr_is_uniform(start, LEVEL_SIZE(level), &type); // as every 4-KByte page is
+    if (level == 1 || (level <= largest_level && !is_l0 && is_uniform)) {
         *entry = start | (uint64_t)type << EPT_TYPE_SHIFT | EPT_ALL | (level > 1 ? EPT_LARGE : 0);
         return;
     }

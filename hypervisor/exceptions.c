@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "exceptions.h"
 
+#include "apic.h"
 #include "boot.h"
 #include "cpu.h"
 #include "panic.h"
@@ -57,19 +58,29 @@ uint64_t exceptions_idt(void)
     return (uint64_t)idt;
 }
 
-void exceptions_handle(struct exceptions_frame *frame)
+// The NMI is L1's and came a moment too early. It is sent again, and waits in the processor, because NMIs
+// stay blocked until the next VM entry loads the blocking of whoever runs: nothing that L0 has already
+// decided about that entry has to be taken back.
+static bool handle_nmi(void)
 {
-    if (frame->vector == VECTOR_NMI) {
-        struct vcpu *vcpu = cpu_this()->vcpu;
-        if (vcpu != NULL)
-            nvmx_pend_nmi(&vcpu->nvmx);
-        return;
-    }
+    struct vcpu *vcpu = cpu_this()->vcpu;
+    if (vcpu == NULL || vcpu->nvmx.cpu == NULL)
+        return false; // before L1: nobody's
+    if (apic_send_nmi_to_self())
+        return true;
+    nvmx_pend_nmi(&vcpu->nvmx);
+    return false;
+}
+
+bool exceptions_handle(struct exceptions_frame *frame)
+{
+    if (frame->vector == VECTOR_NMI)
+        return handle_nmi();
     if (frame->vector == VECTOR_GP) {
         uint64_t resume = silicon_fault_recovery(frame->rip);
         if (resume != 0) {
             frame->rip = resume;
-            return;
+            return false;
         }
     }
     panic_exception(frame);

@@ -3,6 +3,7 @@
 #ifndef PLASTRON_EXCEPTIONS_H
 #define PLASTRON_EXCEPTIONS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 // What vectors.S pushes; the order is its own.
@@ -16,7 +17,7 @@ struct exceptions_frame {
 void exceptions_init(void);
 uint64_t exceptions_idt(void);
 
-// From vectors.S.
-void exceptions_handle(struct exceptions_frame *frame);
+// From vectors.S. true: go on without IRET, so that NMIs stay blocked.
+bool exceptions_handle(struct exceptions_frame *frame);
 
 #endif

@@ -22,6 +22,17 @@ static void raise_ud(struct vcpu *vcpu)
     nvmx_raise(&vcpu->nvmx, VECTOR_UD, false, 0);
 }
 
+// While an NMI waits for its window the engine has NMIs exit; L0 asks for no exceptions. Such an exit blocks
+// NMIs until an IRET.
+static void handle_nmi(struct vcpu *vcpu)
+{
+    uint32_t info = vcpu->nvmx.exit.interruption_info;
+    if ((info & INTERRUPTION_TYPE_MASK) >> INTERRUPTION_TYPE_SHIFT != EVENT_NMI)
+        panic("an exception exit that nobody asked for: interruption information %x", info);
+    x86_unblock_nmi();
+    nvmx_pend_nmi(&vcpu->nvmx);
+}
+
 static void handle_triple_fault(struct vcpu *vcpu)
 {
     struct nvmx_vcpu *nvmx = &vcpu->nvmx;
@@ -51,18 +62,34 @@ static void wait_for_startup_ipi(struct vcpu *vcpu)
     nvmx_write(nvmx, F_GUEST_ACTIVITY_STATE, ACTIVITY_WAIT_FOR_SIPI);
 }
 
+// The bootstrap processor starts over at the reset vector instead.
+static void restart_bootstrap_processor(struct vcpu *vcpu)
+{
+    nvmx_reset_l1(&vcpu->nvmx);
+    apic_reset();
+    nvmx_write(&vcpu->nvmx, F_GUEST_ACTIVITY_STATE, ACTIVITY_ACTIVE);
+}
+
+static void take_init(struct vcpu *vcpu)
+{
+    if ((vcpu->apic_base & APIC_BASE_BSP) != 0)
+        restart_bootstrap_processor(vcpu);
+    else
+        wait_for_startup_ipi(vcpu);
+}
+
 static void handle_init(struct vcpu *vcpu)
 {
     if (vcpu->nvmx.vmxon)
         vcpu->init_pending = true; // blocked in VMX operation
     else if (!init_came_before_startup(vcpu))
-        wait_for_startup_ipi(vcpu);
+        take_init(vcpu);
 }
 
 void exits_deliver_init(struct vcpu *vcpu)
 {
     vcpu->init_pending = false;
-    wait_for_startup_ipi(vcpu);
+    take_init(vcpu);
 }
 
 static void handle_startup_ipi(struct vcpu *vcpu)
@@ -76,7 +103,8 @@ static void handle_startup_ipi(struct vcpu *vcpu)
 static void handle_task_switch(struct vcpu *vcpu)
 {
     uint32_t selector = (uint32_t)vcpu->nvmx.exit.qualification & 0xffff;
-    log_line("L1 switched tasks in hardware (TSS selector %x), which L0 does not do: #GP instead", selector);
+    port_log(&vcpu->nvmx, "task switch in hardware, which L0 does not do: #GP instead; TSS, RIP", selector,
+             nvmx_read(&vcpu->nvmx, F_GUEST_RIP));
     nvmx_raise(&vcpu->nvmx, VECTOR_GP, true, selector & 0xfffc);
 }
 
@@ -102,8 +130,8 @@ static void handle_ept_violation(struct vcpu *vcpu)
     uint64_t address = vcpu->nvmx.exit.guest_physical_address;
     if (!vcpu->nvmx.in_l2 && hole_handle_violation(vcpu, address))
         return;
-    log_line("%s used the physical address %lx, which it does not have: #GP", vcpu->nvmx.in_l2 ? "L2" : "L1",
-             address);
+    port_log(&vcpu->nvmx, "a physical address that L1 does not have: #GP; address, RIP", address,
+             nvmx_read(&vcpu->nvmx, F_GUEST_RIP));
     raise_gp(vcpu);
 }
 
@@ -116,6 +144,7 @@ typedef void exit_handler(struct vcpu *vcpu);
 
 // A reason without a handler is one that L0 asks for nowhere.
 static exit_handler *const handlers[EXIT_REASON_COUNT] = {
+    [EXIT_EXCEPTION_OR_NMI] = handle_nmi,
     [EXIT_TRIPLE_FAULT] = handle_triple_fault,
     [EXIT_INIT_SIGNAL] = handle_init,
     [EXIT_STARTUP_IPI] = handle_startup_ipi,

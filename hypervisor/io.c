@@ -12,6 +12,8 @@
 #define PORT_KEYBOARD_COMMAND   0x64
 #define KEYBOARD_PULSE          0xf0 // pulse output lines; line 0, active low, is the processor's reset
 #define KEYBOARD_PULSE_NO_RESET 0x01
+#define PORT_SYSTEM_CONTROL     0x92
+#define SYSTEM_CONTROL_RESET    0x01
 #define PORT_RESET_CONTROL      0xcf9
 #define RESET_CONTROL_RESET     0x04
 #define PM1_SLEEP_ENABLE_HIGH   0x20 // SLP_EN, bit 13, in the register's second byte
@@ -53,6 +55,7 @@ void io_init(void)
         if (pm1_control[i] != 0)
             intercept(pm1_control[i], 2);
     intercept(PORT_KEYBOARD_COMMAND, 1);
+    intercept(PORT_SYSTEM_CONTROL, 1);
     intercept(PORT_RESET_CONTROL, 1);
     if (quirks.shutdown_port)
         intercept(QUIRKS_SHUTDOWN_PORT, 1);
@@ -90,6 +93,8 @@ static void watch(uint16_t port, uint8_t value)
     if (port == PORT_KEYBOARD_COMMAND && (value & KEYBOARD_PULSE) == KEYBOARD_PULSE &&
         (value & KEYBOARD_PULSE_NO_RESET) == 0)
         stop_report("L1 reset the machine (keyboard controller)");
+    if (port == PORT_SYSTEM_CONTROL && (value & SYSTEM_CONTROL_RESET) != 0)
+        stop_report("L1 reset the machine (port 0x92)");
     for (unsigned i = 0; i < 2; i++)
         if (pm1_control[i] != 0 && port == pm1_control[i] + 1 && (value & PM1_SLEEP_ENABLE_HIGH) != 0)
             stop_report("L1 powered off");

@@ -160,6 +160,19 @@ static inline void x86_rep_stos(void **to, uint64_t pattern, size_t words, size_
     __asm__ volatile("rep stosb" : "+D"(*to), "+c"(bytes) : "a"(pattern) : "memory");
 }
 
+// NMIs are blocked from one's delivery (or VM exit) to the next IRET: here is one, to the next instruction.
+static inline void x86_unblock_nmi(void)
+{
+    uint64_t scratch;
+    __asm__ volatile("mov %%rsp, %0\n\t"
+                     "mov %%ss, %%ecx\n\tpushq %%rcx\n\tpushq %0\n\tpushfq\n\t"
+                     "mov %%cs, %%ecx\n\tpushq %%rcx\n\tleaq 1f(%%rip), %%rcx\n\tpushq %%rcx\n\t"
+                     "iretq\n1:"
+                     : "=&r"(scratch)
+                     :
+                     : "rcx", "cc", "memory");
+}
+
 static inline void x86_wbinvd(void)
 {
     __asm__ volatile("wbinvd" : : : "memory");
