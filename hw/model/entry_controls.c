@@ -142,8 +142,7 @@ static const char *check_execution(struct hw_cpu *cpu)
                (SECONDARY_UNRESTRICTED_GUEST | SECONDARY_ENABLE_PML | SECONDARY_MODE_BASED_EXECUTE_CONTROL)) {
         return "unrestricted guest, PML or mode-based execute control without EPT";
     }
-    const uint32_t not_modelled =
-        SECONDARY_ENABLE_PML | SECONDARY_EPT_VIOLATION_VE | SECONDARY_MODE_BASED_EXECUTE_CONTROL;
+    const uint32_t not_modelled = SECONDARY_ENABLE_PML | SECONDARY_EPT_VIOLATION_VE;
     if ((c->secondary & not_modelled) || (c->pin & PIN_POSTED_INTERRUPTS))
         rule_broken(cpu, "VM entry with controls that the model does not know yet: pin %#x, secondary %#x",
                     c->pin, c->secondary & not_modelled);

@@ -10,6 +10,7 @@
 #define EPT_LARGE      (1ull << 7)
 #define EPT_ACCESSED   (1ull << 8)
 #define EPT_DIRTY      (1ull << 9)
+#define EPT_USER_EXEC  (1ull << 10) // with mode-based execute control; else ignored
 #define EPTP_ENABLE_AD (1ull << 6)
 
 const char *ept_pointer_problem(const struct hw_cpu *cpu, uint64_t eptp)
@@ -44,11 +45,27 @@ static uint64_t reserved_bits(const struct hw_cpu *cpu, int level, uint64_t entr
     return reserved;
 }
 
+// Mode-Based Execute Control for EPT: bit 2 is about fetches from supervisor-mode linear addresses, bit 10
+// about those from user-mode ones. Without the control bit 2 is about both.
+static unsigned entry_rights(const struct hw_cpu *cpu, uint64_t entry)
+{
+    uint64_t user =
+        cpu_has_secondary(cpu, SECONDARY_MODE_BASED_EXECUTE_CONTROL) ? EPT_USER_EXEC : EPT_EXECUTE;
+    return (entry & 7) | (entry & user ? RIGHT_EXECUTE_USER : 0);
+}
+
+unsigned ept_rights_wanted(enum access access, bool page_user)
+{
+    return access == ACCESS_EXECUTE && page_user ? RIGHT_EXECUTE_USER : (unsigned)access;
+}
+
 static bool is_misconfigured(const struct hw_cpu *cpu, int level, uint64_t entry)
 {
+    unsigned rights = entry_rights(cpu, entry);
     if ((entry & EPT_WRITE) && !(entry & EPT_READ))
         return true;
-    if ((entry & 7) == EPT_EXECUTE && !capability_ept(cpu->machine->processor, EPT_CAP_EXECUTE_ONLY))
+    if (!(entry & EPT_READ) && (rights & (ACCESS_EXECUTE | RIGHT_EXECUTE_USER)) &&
+        !capability_ept(cpu->machine->processor, EPT_CAP_EXECUTE_ONLY))
         return true;
     if (entry & reserved_bits(cpu, level, entry))
         return true;
@@ -74,7 +91,9 @@ static void exit_violation(struct hw_cpu *cpu, uint64_t guest_physical, const st
         qualification |= 1 << 2;
     if (request->of_walk && as_write && (cpu->c.eptp & EPTP_ENABLE_AD)) // such accesses count as writes, too
         qualification |= 1 << 0 | 1 << 1;
-    qualification |= (uint64_t)rights << 3;
+    qualification |= (uint64_t)(rights & 7) << 3;
+    if (cpu_has_secondary(cpu, SECONDARY_MODE_BASED_EXECUTE_CONTROL) && (rights & RIGHT_EXECUTE_USER))
+        qualification |= 1 << 6;
     if (request->has_linear)
         qualification |= 1 << 7;
     if (request->has_linear && !request->of_walk) {
@@ -101,7 +120,7 @@ static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct acces
 {
     bool flags = cpu->c.eptp & EPTP_ENABLE_AD;
     uint64_t entry_address[5], entry = 0, table = cpu->c.eptp & PAGE_MASK;
-    unsigned rights = 7, upper_rights = 7;
+    unsigned rights = EPT_ALL_RIGHTS, upper_rights = EPT_ALL_RIGHTS;
     int level;
     if (guest_physical >> 48) {
         exit_violation(cpu, guest_physical, request, write, 0);
@@ -117,7 +136,7 @@ static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct acces
     for (level = top; level > 0; level--) {
         entry_address[level] = table + (guest_physical >> (12 + 9 * (level - 1)) & 0x1ff) * 8;
         entry = memory_read(cpu->machine, entry_address[level], 8);
-        if (!(entry & 7)) {
+        if (entry_rights(cpu, entry) == 0) {
             exit_violation(cpu, guest_physical, request, write, 0);
             return false;
         }
@@ -126,8 +145,8 @@ static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct acces
             return false;
         }
         if (level > 1)
-            upper_rights &= entry & 7;
-        rights &= entry & 7;
+            upper_rights &= entry_rights(cpu, entry);
+        rights &= entry_rights(cpu, entry);
         table = entry & 0x000ffffffffff000ull;
         if (level < 4 && level > 1 && (entry & EPT_LARGE))
             break;
@@ -140,7 +159,7 @@ static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct acces
                                           .page = guest_physical & ~0x1fffffull,
                                           .target = entry_address[1] & PAGE_MASK});
     uint64_t size = 1ull << (12 + 9 * (level - 1));
-    unsigned wanted = write ? ACCESS_WRITE : request->access;
+    unsigned wanted = ept_rights_wanted(write ? ACCESS_WRITE : request->access, request->page_user);
     if (request->of_walk)
         wanted |= ACCESS_READ;
     if ((rights & wanted) != wanted) {
@@ -169,7 +188,7 @@ bool ept_translate(struct hw_cpu *cpu, uint64_t guest_physical, const struct acc
                    struct mapping *mapping)
 {
     if (cpu->vmx != VMX_NON_ROOT || cpu->c.eptp == 0) {
-        *mapping = (struct mapping){.rights = 7,
+        *mapping = (struct mapping){.rights = EPT_ALL_RIGHTS,
                                     .dirty = true,
                                     .page = guest_physical & PAGE_MASK,
                                     .target = guest_physical & PAGE_MASK};
@@ -179,7 +198,7 @@ bool ept_translate(struct hw_cpu *cpu, uint64_t guest_physical, const struct acc
     bool write = request->access == ACCESS_WRITE || (request->of_walk && (cpu->c.eptp & EPTP_ENABLE_AD));
     struct mapping *cached = tlb_find(cpu, MAPPING_GUEST_PHYSICAL, guest_physical & PAGE_MASK);
     if (cached != NULL && (!write || cached->dirty)) {
-        unsigned wanted = write ? ACCESS_WRITE : request->access;
+        unsigned wanted = ept_rights_wanted(write ? ACCESS_WRITE : request->access, request->page_user);
         if ((cached->rights & wanted) != wanted) {
             exit_violation(cpu, guest_physical, request, write, cached->rights);
             return false;

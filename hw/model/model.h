@@ -293,6 +293,8 @@ bool memory_is_ram(const struct machine *machine, uint64_t address, uint64_t siz
 // its VM exit, and the function returns false: the caller then gives up its operation.
 
 enum access { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXECUTE = 4 };
+#define RIGHT_EXECUTE_USER 8u // of EPT: fetches from user-mode linear addresses (ACCESS_EXECUTE: from others)
+#define EPT_ALL_RIGHTS     15u
 
 struct access_request {
     uint64_t linear;
@@ -307,6 +309,7 @@ bool linear_to_physical(struct hw_cpu *cpu, uint64_t linear, enum access access,
                         uint64_t *physical);
 bool ept_translate(struct hw_cpu *cpu, uint64_t guest_physical, const struct access_request *request,
                    struct mapping *mapping);
+unsigned ept_rights_wanted(enum access access, bool page_user);
 const char *ept_pointer_problem(const struct hw_cpu *cpu, uint64_t eptp);
 bool paging_load_pdptes(struct hw_cpu *cpu, uint64_t cr3); // false: #GP, or an exit happened
 

@@ -206,7 +206,7 @@ bool linear_to_physical(struct hw_cpu *cpu, uint64_t linear, enum access access,
     enum mapping_kind kind = ept ? MAPPING_COMBINED : MAPPING_LINEAR;
     struct mapping *cached = tlb_find(cpu, kind, linear & PAGE_MASK);
     if (cached != NULL && (access != ACCESS_WRITE || cached->dirty) &&
-        (!ept || (cached->ept_rights & access))) {
+        (!ept || (cached->ept_rights & ept_rights_wanted(access, cached->user)))) {
         if (!rights_permit(cpu, cached->rights, cached->user, access, user, implicit)) {
             // A page fault invalidates what was cached for the address.
             tlb_flush_linear_page(cpu, tlb_vpid(cpu), linear & PAGE_MASK);

@@ -91,7 +91,8 @@ void l1_prepare(struct l2 *l2);
 
 // EPT12: maps `size` bytes of L2-physical `from` to L1-physical `to` in the tables under `eptp`, by 4-KByte
 // pages (or larger ones: `page` 0x200000).
-uint64_t l1_new_ept(void); // an EPT pointer (write-back, 4 levels)
+#define EPT_USER_EXECUTE 0x400u // with mode-based execute control
+uint64_t l1_new_ept(void);      // an EPT pointer (write-back, 4 levels)
 void l1_ept_map(uint64_t eptp, uint64_t from, uint64_t to, uint64_t size, uint64_t page, unsigned rights);
 uint64_t *l1_ept_entry(uint64_t eptp, uint64_t l2_physical, unsigned level); // in L1's memory; 1: the PTE
 uint64_t l1_new_page(void);                                                  // zeroed, L1-physical

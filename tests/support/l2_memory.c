@@ -65,7 +65,7 @@ void l1_ept_map(uint64_t eptp, uint64_t from, uint64_t to, uint64_t size, uint64
         for (unsigned level = 4; level > leaf; level--) {
             uint64_t *entry = entry_in(table, from + at, level);
             if (!(*entry & 7))
-                *entry = l1_new_page() | 7;
+                *entry = l1_new_page() | 7 | (rights & EPT_USER_EXECUTE);
             table = *entry;
         }
         *entry_in(table, from + at, leaf) = (to + at) | rights | 6 << 3 | (leaf > 1 ? 0x80 : 0);

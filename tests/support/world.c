@@ -141,7 +141,8 @@ void world_begin(const struct world_config *config)
     world->hardware = c->processor->vmx;
     nvmx_caps_offer(&world->hardware, &world->offered);
     world->l1_processor = *c->processor;
-    world->l1_processor.vmx = world->offered;
+    if (!c->whole_processor)
+        world->l1_processor.vmx = world->offered;
     world->l1_base = c->nested ? L0_SIZE : 0;
     world->machine = machine_create(&(struct machine_config){
         .processor = c->nested ? c->processor : &world->l1_processor,
@@ -312,7 +313,8 @@ void scenario_test(void **state)
     const struct scenario *scenario = *state;
     if (!scenario->only_nested)
         run_one(scenario, false, 1);
-    run_one(scenario, true, 1);
+    if (!scenario->only_bare)
+        run_one(scenario, true, 1);
 }
 
 void world_abandon(void)

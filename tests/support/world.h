@@ -18,7 +18,8 @@ struct world_config {
     unsigned vcpu_count;               // L1's; 0: 1. vcpu k starts on processor k
     uint64_t seed;
     bool nested;
-    bool floating;               // L0 owns the interrupts: external-interrupt exiting, acknowledged
+    bool whole_processor; // bare: L1's processor is `processor` itself, with what the engine does not offer
+    bool floating;        // L0 owns the interrupts: external-interrupt exiting, acknowledged
     bool l0_without_large_pages; // ept01 of 4-KByte pages only
     bool without_vmcs_shadowing;
     uint32_t l0_exceptions;    // exception bitmap of L0's own; L0 raises what it gets again
@@ -104,6 +105,7 @@ struct scenario {
     void (*run)(void);
     struct world_config config;
     bool only_nested; // it looks into L0, or moves it
+    bool only_bare;   // it is about the processor itself
     bool apart;       // what guests see may differ: they look at the time, say
 };
 void scenario_test(void **state); // a cmocka test; *state is a struct scenario
@@ -128,6 +130,17 @@ int scenario_teardown(void **state);
 #function, scenario_test, NULL, scenario_teardown, &(struct scenario)                                \
         {                                                                                                    \
             .name = #function, .run = function, .only_nested = true, .config = { __VA_ARGS__ }               \
+        }                                                                                                    \
+    }
+// The model alone, with all that the processor has (not only what the engine offers of it).
+#define BARE(function, ...)                                                                                  \
+    {                                                                                                        \
+#function, scenario_test, NULL, scenario_teardown, &(struct scenario)                                \
+        {                                                                                                    \
+            .name = #function, .run = function, .only_bare = true, .config = {                               \
+                .whole_processor = true,                                                                     \
+                __VA_ARGS__                                                                                  \
+            }                                                                                                \
         }                                                                                                    \
     }
 #define BOTH_WITH(function, suffix, ...)                                                                     \
