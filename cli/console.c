@@ -84,7 +84,7 @@ void console_close(struct console *console)
 // of the other end: "sl local_address rem_address st tx:rx tr:when retrnsmt uid ...".
 static bool peer_is_ours(int socket)
 {
-    struct sockaddr_in peer, own;
+    struct sockaddr_in peer = {0}, own = {0};
     socklen_t length = sizeof(peer);
     if (getpeername(socket, (struct sockaddr *)&peer, &length))
         return false;

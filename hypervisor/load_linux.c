@@ -310,7 +310,7 @@ static void commit_linux(struct load_plan *plan, const struct linux_plan *linux,
 
 bool linux_load(struct load_plan *plan, struct l1_start_state *start)
 {
-    struct linux_plan linux;
+    struct linux_plan linux = {0};
     if (!plan_linux(plan, &linux) || !plan_finish(plan))
         return false;
     commit_linux(plan, &linux, start);

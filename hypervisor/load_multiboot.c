@@ -132,7 +132,7 @@ static bool plan_multiboot(struct load_plan *plan, uint64_t header, struct multi
     const struct l1_load_request *request = plan->request;
     struct load_file file = plan_file(plan, 0);
     uint32_t flags = load_get32(file.bytes + header + HEADER_FLAGS);
-    uint64_t unknown = flags & FLAGS_REQUIRED & ~FLAGS_UNDERSTOOD, end;
+    uint64_t unknown = flags & FLAGS_REQUIRED & ~FLAGS_UNDERSTOOD, end = 0;
     multiboot->wants_video = flags & FLAG_VIDEO;
     multiboot->is_flat = flags & FLAG_ADDRESSES;
     if (unknown)

@@ -6,7 +6,7 @@
 
 #define BOOTLOADER_MAGIC 0x2badb002u
 // Kernels that know GRUB look for "GRUB 2" here: as with it, the command line has no program name in front.
-#define LOADER_NAME      "Plastron, as GRUB 2.0"
+#define LOADER_NAME "Plastron, as GRUB 2.0"
 
 enum info_field {
     INFO_FLAGS = 0,

@@ -99,15 +99,15 @@ void port_host_constant(struct port_host_constant *host)
     };
 }
 
-void port_host_cpu(struct hw_cpu *hw, struct port_host_cpu *host)
+void port_host_cpu(struct hw_cpu *cpu, struct port_host_cpu *host)
 {
-    struct cpu *cpu = cpu_of_hw(hw);
+    struct cpu *own = cpu_of_hw(cpu);
     *host = (struct port_host_cpu){
-        .gs_base = (uint64_t)cpu,
-        .tr_base = (uint64_t)&cpu->tss,
-        .gdtr_base = (uint64_t)cpu->gdt,
+        .gs_base = (uint64_t)own,
+        .tr_base = (uint64_t)&own->tss,
+        .gdtr_base = (uint64_t)own->gdt,
         .idtr_base = exceptions_idt(),
-        .rsp = silicon_host_rsp(hw),
+        .rsp = silicon_host_rsp(cpu),
     };
 }
 

@@ -39,6 +39,7 @@ void run_image_case(void **state);
 // Each file's tests; returns how many failed.
 int run_linux_tests(void);
 int run_multiboot_tests(void);
+int run_image_tests(void);
 int run_elf_tests(void);
 int run_fuzz_tests(void);
 

@@ -186,3 +186,11 @@ struct image image_flat(void)
     put32(at + 28, FLAT_LOAD + 0x80);
     return image;
 }
+
+void image_move_header(struct image image, uint64_t to)
+{
+    uint8_t header[12];
+    memcpy(header, image.bytes + ELF_HEADER_OFFSET, sizeof header);
+    put32(image.bytes + ELF_HEADER_OFFSET, 0);
+    memcpy(image.bytes + to, header, sizeof header);
+}

@@ -82,6 +82,7 @@ int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "--write") == 0)
         return write_images(argv[2]);
-    int failed = run_linux_tests() + run_multiboot_tests() + run_elf_tests() + run_fuzz_tests();
+    int failed =
+        run_linux_tests() + run_multiboot_tests() + run_image_tests() + run_elf_tests() + run_fuzz_tests();
     return failed != 0;
 }

@@ -65,6 +65,7 @@ void check_multiboot(const struct world *world);
 enum elf_file { ELF_FILE_32, ELF_FILE_64 };
 struct image image_linux(void);
 struct image image_elf(enum elf_file bits);
+void image_move_header(struct image image, uint64_t to); // the Multiboot header of an ELF image
 struct image image_flat(void);
 struct image image_noise(uint64_t size);
 struct image image_copy(struct image image);
