@@ -50,6 +50,8 @@ void controls_read(struct hw_cpu *cpu)
         c->vmread_bitmap = vmcs_get(cpu, F_VMREAD_BITMAP);
         c->vmwrite_bitmap = vmcs_get(cpu, F_VMWRITE_BITMAP);
     }
+    if ((c->secondary & SECONDARY_ENABLE_PML) && model_field_exists(p, F_PML_ADDRESS))
+        c->pml_address = vmcs_get(cpu, F_PML_ADDRESS);
 }
 
 static bool word_is_allowed(const struct processor *p, enum control_word word, uint32_t value)
@@ -97,6 +99,8 @@ static const char *check_execution_addresses(struct hw_cpu *cpu)
     if ((c->secondary & SECONDARY_VMCS_SHADOWING) &&
         !(page_is_valid(cpu, c->vmread_bitmap) && page_is_valid(cpu, c->vmwrite_bitmap)))
         return "a VMREAD- or VMWRITE-bitmap address is not aligned or too wide";
+    if ((c->secondary & SECONDARY_ENABLE_PML) && !page_is_valid(cpu, c->pml_address))
+        return "the PML address is not aligned or too wide";
     return NULL;
 }
 
@@ -142,7 +146,7 @@ static const char *check_execution(struct hw_cpu *cpu)
                (SECONDARY_UNRESTRICTED_GUEST | SECONDARY_ENABLE_PML | SECONDARY_MODE_BASED_EXECUTE_CONTROL)) {
         return "unrestricted guest, PML or mode-based execute control without EPT";
     }
-    const uint32_t not_modelled = SECONDARY_ENABLE_PML | SECONDARY_EPT_VIOLATION_VE;
+    const uint32_t not_modelled = SECONDARY_EPT_VIOLATION_VE;
     if ((c->secondary & not_modelled) || (c->pin & PIN_POSTED_INTERRUPTS))
         rule_broken(cpu, "VM entry with controls that the model does not know yet: pin %#x, secondary %#x",
                     c->pin, c->secondary & not_modelled);

@@ -12,6 +12,7 @@
 #define EPT_DIRTY      (1ull << 9)
 #define EPT_USER_EXEC  (1ull << 10) // with mode-based execute control; else ignored
 #define EPTP_ENABLE_AD (1ull << 6)
+#define PML_ENTRIES    512
 
 const char *ept_pointer_problem(const struct hw_cpu *cpu, uint64_t eptp)
 {
@@ -114,6 +115,39 @@ static void exit_violation(struct hw_cpu *cpu, uint64_t guest_physical, const st
                                             .linear = request->linear});
 }
 
+// Page-Modification Logging: before a dirty flag becomes 1, the page goes into the log. false: the log is
+// full.
+static bool log_modification(struct hw_cpu *cpu, uint64_t guest_physical)
+{
+    if (!cpu_has_secondary(cpu, SECONDARY_ENABLE_PML))
+        return true;
+    uint16_t index = (uint16_t)vmcs_get(cpu, F_PML_INDEX);
+    if (index >= PML_ENTRIES) {
+        bool unblocked = cpu->nmi_unblocked_by_iret && !cpu->vectoring.valid;
+        vm_exit(cpu, &(struct exit_information){.reason = 62, .qualification = (uint64_t)unblocked << 12});
+        return false;
+    }
+    memory_write(cpu->machine, cpu->c.pml_address + 8 * index, guest_physical & PAGE_MASK, 8);
+    vmcs_set(cpu, F_PML_INDEX, (uint16_t)(index - 1)); // behind entry 0 comes 0xffff: full
+    return true;
+}
+
+// Accessed and Dirty Flags for EPT. false: a page-modification log-full event came instead of the access.
+static bool set_flags(struct hw_cpu *cpu, uint64_t guest_physical, const uint64_t *entry_address, int leaf,
+                      int top, bool write)
+{
+    if (write && !(memory_read(cpu->machine, entry_address[leaf], 8) & EPT_DIRTY) &&
+        !log_modification(cpu, guest_physical))
+        return false;
+    for (int at = leaf; at <= top; at++) {
+        uint64_t old = memory_read(cpu->machine, entry_address[at], 8);
+        uint64_t set = EPT_ACCESSED | (at == leaf && write ? EPT_DIRTY : 0);
+        if ((old & set) != set)
+            memory_write(cpu->machine, entry_address[at], old | set, 8);
+    }
+    return true;
+}
+
 // What the EPT paging structures say: the mapping, or an exit.
 static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct access_request *request,
                  bool write, struct mapping *mapping)
@@ -166,14 +200,8 @@ static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct acces
         exit_violation(cpu, guest_physical, request, write, rights);
         return false;
     }
-    if (flags) {
-        for (int at = level; at <= top; at++) {
-            uint64_t old = memory_read(cpu->machine, entry_address[at], 8);
-            uint64_t set = EPT_ACCESSED | (at == level && write ? EPT_DIRTY : 0);
-            if ((old & set) != set)
-                memory_write(cpu->machine, entry_address[at], old | set, 8);
-        }
-    }
+    if (flags && !set_flags(cpu, guest_physical, entry_address, level, top, write))
+        return false;
     *mapping = (struct mapping){
         .kind = MAPPING_GUEST_PHYSICAL,
         .rights = (uint8_t)rights,

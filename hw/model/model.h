@@ -149,6 +149,7 @@ struct controls {
     uint64_t eptp; // 0 without EPT
     uint16_t vpid; // 0 without VPID
     uint64_t vmread_bitmap, vmwrite_bitmap;
+    uint64_t pml_address;
     uint64_t virtual_apic, apic_access;
     uint64_t tsc_multiplier; // 48 bits behind the binary point
     uint32_t tpr_threshold;
