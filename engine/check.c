@@ -16,10 +16,16 @@ struct check_context {
     bool long_mode;
 };
 
-#define V(name)            (c->field[F_##name])
+// Whoever wants to know which fields a rule looks at compiles this file with readings of their own.
+#ifndef CHECK_FIELD
+#define CHECK_FIELD(c, field_index) ((c)->field[field_index])
+#define CHECK_SECONDARY(c)          ((c)->secondary)
+#endif
+
+#define V(name)            CHECK_FIELD(c, F_##name)
 #define PIN(control)       ((V(PIN_BASED_CONTROLS) & PIN_##control) != 0)
 #define PRIMARY(control)   ((V(PRIMARY_CONTROLS) & PRIMARY_##control) != 0)
-#define SECONDARY(control) ((c->secondary & SECONDARY_##control) != 0)
+#define SECONDARY(control) ((CHECK_SECONDARY(c) & SECONDARY_##control) != 0)
 #define EXIT(control)      ((V(VM_EXIT_CONTROLS) & EXIT_##control) != 0)
 #define ENTRY(control)     ((V(VM_ENTRY_CONTROLS) & ENTRY_##control) != 0)
 #define canonical          address_is_canonical

@@ -78,6 +78,20 @@ void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
     vcpu->entry_count++;
 }
 
+// The outcome follows from the first broken rule; what else the entry would have broken is for the person who
+// has to mend it. Later stages are applied to a VMCS that is wrong already, but they are only told.
+static void entry_explain(struct nvmx_vcpu *vcpu, const struct check_input *input, enum check_stage failed,
+                          struct check_report *report)
+{
+    vmcs12_sync_rare(vcpu);
+    for (enum check_stage stage = failed + 1; stage < STAGE_COUNT; stage++)
+        check_stage(input, stage, report);
+    vcpu->failed_entry = *report;
+    vcpu->failed_entry_count++;
+    for (uint32_t i = 0; i < report->count && i < CHECK_REPORT_MAX; i++)
+        port_explain(vcpu, &vcpu->failed_entry.broken[i]);
+}
+
 // What the entry's outcome is after a stage: nothing broken, or the first broken rule's VMfail or exit.
 static bool stage_holds(struct nvmx_vcpu *vcpu, const struct check_input *input, enum check_stage stage,
                         struct check_report *report)
@@ -85,8 +99,7 @@ static bool stage_holds(struct nvmx_vcpu *vcpu, const struct check_input *input,
     check_stage(input, stage, report);
     if (report->count == 0)
         return true;
-    for (uint32_t i = 0; i < report->count && i < CHECK_REPORT_MAX; i++)
-        port_explain(vcpu, &report->broken[i]);
+    entry_explain(vcpu, input, stage, report);
     if (stage == STAGE_HOST)
         instruction_fail(vcpu, VMERR_ENTRY_HOST_STATE);
     else if (stage == STAGE_CONTROLS || stage == STAGE_CONTROLS_HOT)
@@ -112,13 +125,13 @@ static bool entry_checks_hold(struct nvmx_vcpu *vcpu, bool controls_dirty)
         .long_mode = (vmcs_read(vcpu, F_GUEST_IA32_EFER) & EFER_LMA) != 0,
         .vcpu = vcpu,
     };
-    struct check_report *report = &vcpu->failed_entry;
-    report->count = 0;
-    return (!controls_dirty || stage_holds(vcpu, &input, STAGE_CONTROLS, report)) &&
-           stage_holds(vcpu, &input, STAGE_CONTROLS_HOT, report) &&
-           (!host_dirty || stage_holds(vcpu, &input, STAGE_HOST, report)) &&
-           (!guest_dirty || stage_holds(vcpu, &input, STAGE_GUEST, report)) &&
-           stage_holds(vcpu, &input, STAGE_GUEST_HOT, report);
+    struct check_report report;
+    report.count = 0;
+    return (!controls_dirty || stage_holds(vcpu, &input, STAGE_CONTROLS, &report)) &&
+           stage_holds(vcpu, &input, STAGE_CONTROLS_HOT, &report) &&
+           (!host_dirty || stage_holds(vcpu, &input, STAGE_HOST, &report)) &&
+           (!guest_dirty || stage_holds(vcpu, &input, STAGE_GUEST, &report)) &&
+           stage_holds(vcpu, &input, STAGE_GUEST_HOT, &report);
 }
 
 void entry_from_l1(struct nvmx_vcpu *vcpu)

@@ -124,12 +124,11 @@ void port_log(struct nvmx_vcpu *vcpu, const char *text, uint64_t a, uint64_t b)
 void port_explain(struct nvmx_vcpu *vcpu, const struct check_broken *broken)
 {
     static uint32_t lines;
-    const struct check_rule *rule = &check_rules[broken->index];
+    char text[CHECK_DESCRIPTION_MAX];
     if (__atomic_fetch_add(&lines, 1, __ATOMIC_RELAXED) >= LOG_LINES_MAX)
         return;
-    log_line("vcpu %u: VM entry breaks rule %u %s: %s is %lx (%lx would be legal): %s (%s)",
-             vcpu_of(vcpu)->cpu->index, rule->number, rule->id, vmcs_field_name(rule->field), broken->value,
-             broken->legal, rule->message, rule->section);
+    check_describe(broken, text, sizeof(text));
+    log_line("vcpu %u: VM entry: %s", vcpu_of(vcpu)->cpu->index, text);
 }
 
 void port_bug(const char *what, uint64_t a, uint64_t b)

@@ -62,6 +62,15 @@ struct check_report {
 // Adds the broken rules of one stage to the report. Pure, but for reading the memory of input->vcpu.
 void check_stage(const struct check_input *input, enum check_stage stage, struct check_report *report);
 
+// For a person, one line: "GUEST_TR_NOT_BUSY: guest TR access rights 0x0089: type must be 11, or 3 outside
+// IA-32e mode (Checks on Guest Segment Registers)". Always terminates the text; returns its length, at most
+// size - 1.
+size_t check_describe(const struct check_broken *broken, char *text, size_t size);
+#define CHECK_DESCRIPTION_MAX 320 // bytes that hold every description
+
+// The manual's words for a field: "guest TR access rights". As above.
+size_t check_field_words(enum vmcs_field field, char *text, size_t size);
+
 // Is the value an EPT pointer that VM entry and INVEPT accept?
 bool check_ept_pointer(const struct nvmx_caps *caps, uint64_t physical_address_width, uint64_t ept_pointer);
 

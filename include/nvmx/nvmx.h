@@ -169,7 +169,8 @@ struct nvmx_vcpu {
     struct field_set rare, hot, merged, save_hot;   // vmcs02's fields by policy, those that the hardware has
     struct field_set controls, host, guest_not_hot; // vmcs12's fields by what their checks depend on
 
-    struct check_report failed_entry; // of the last VMLAUNCH or VMRESUME; count 0: it broke no rule
+    struct check_report failed_entry; // of the last VMLAUNCH or VMRESUME that broke a rule; count 0: none has
+    uint64_t failed_entry_count;      // how many have
 
     uint64_t exit_count[2][EXIT_REASON_COUNT]; // [0] of L1, [1] of L2; by basic reason
     uint64_t reflected_count, entry_count;
