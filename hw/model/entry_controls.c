@@ -52,6 +52,9 @@ void controls_read(struct hw_cpu *cpu)
     }
     if ((c->secondary & SECONDARY_ENABLE_PML) && model_field_exists(p, F_PML_ADDRESS))
         c->pml_address = vmcs_get(cpu, F_PML_ADDRESS);
+    if ((c->secondary & SECONDARY_EPT_VIOLATION_VE) &&
+        model_field_exists(p, F_VIRTUALIZATION_EXCEPTION_ADDRESS))
+        c->virtualization_exception_area = vmcs_get(cpu, F_VIRTUALIZATION_EXCEPTION_ADDRESS);
 }
 
 static bool word_is_allowed(const struct processor *p, enum control_word word, uint32_t value)
@@ -101,6 +104,8 @@ static const char *check_execution_addresses(struct hw_cpu *cpu)
         return "a VMREAD- or VMWRITE-bitmap address is not aligned or too wide";
     if ((c->secondary & SECONDARY_ENABLE_PML) && !page_is_valid(cpu, c->pml_address))
         return "the PML address is not aligned or too wide";
+    if ((c->secondary & SECONDARY_EPT_VIOLATION_VE) && !page_is_valid(cpu, c->virtualization_exception_area))
+        return "the virtualization-exception information address is not aligned or too wide";
     return NULL;
 }
 
@@ -146,10 +151,8 @@ static const char *check_execution(struct hw_cpu *cpu)
                (SECONDARY_UNRESTRICTED_GUEST | SECONDARY_ENABLE_PML | SECONDARY_MODE_BASED_EXECUTE_CONTROL)) {
         return "unrestricted guest, PML or mode-based execute control without EPT";
     }
-    const uint32_t not_modelled = SECONDARY_EPT_VIOLATION_VE;
-    if ((c->secondary & not_modelled) || (c->pin & PIN_POSTED_INTERRUPTS))
-        rule_broken(cpu, "VM entry with controls that the model does not know yet: pin %#x, secondary %#x",
-                    c->pin, c->secondary & not_modelled);
+    if (c->pin & PIN_POSTED_INTERRUPTS)
+        rule_broken(cpu, "VM entry with posted interrupts, which the model does not know yet");
     return NULL;
 }
 

@@ -4,15 +4,16 @@
 // Manual: The Extended Page Table Mechanism (EPT); Exit Qualification for EPT Violations.
 #include "model.h"
 
-#define EPT_READ       (1ull << 0)
-#define EPT_WRITE      (1ull << 1)
-#define EPT_EXECUTE    (1ull << 2)
-#define EPT_LARGE      (1ull << 7)
-#define EPT_ACCESSED   (1ull << 8)
-#define EPT_DIRTY      (1ull << 9)
-#define EPT_USER_EXEC  (1ull << 10) // with mode-based execute control; else ignored
-#define EPTP_ENABLE_AD (1ull << 6)
-#define PML_ENTRIES    512
+#define EPT_READ        (1ull << 0)
+#define EPT_WRITE       (1ull << 1)
+#define EPT_EXECUTE     (1ull << 2)
+#define EPT_LARGE       (1ull << 7)
+#define EPT_ACCESSED    (1ull << 8)
+#define EPT_DIRTY       (1ull << 9)
+#define EPT_USER_EXEC   (1ull << 10) // with mode-based execute control; else ignored
+#define EPT_SUPPRESS_VE (1ull << 63)
+#define EPTP_ENABLE_AD  (1ull << 6)
+#define PML_ENTRIES     512
 
 const char *ept_pointer_problem(const struct hw_cpu *cpu, uint64_t eptp)
 {
@@ -80,8 +81,9 @@ static void exit_misconfiguration(struct hw_cpu *cpu, uint64_t guest_physical)
     vm_exit(cpu, &(struct exit_information){.reason = 49, .has_physical = true, .physical = guest_physical});
 }
 
-static void exit_violation(struct hw_cpu *cpu, uint64_t guest_physical, const struct access_request *request,
-                           bool as_write, unsigned rights)
+// Exit Qualification for EPT Violations
+static uint64_t violation_qualification(const struct hw_cpu *cpu, const struct access_request *request,
+                                        bool as_write, unsigned rights)
 {
     uint64_t qualification = 0;
     if (request->access == ACCESS_READ)
@@ -105,14 +107,24 @@ static void exit_violation(struct hw_cpu *cpu, uint64_t guest_physical, const st
     }
     if (cpu->nmi_unblocked_by_iret && !cpu->vectoring.valid)
         qualification |= 1 << 12;
+    return qualification;
+}
+
+// An EPT violation, which becomes a virtualization exception if it is `convertible`.
+static void violate(struct hw_cpu *cpu, uint64_t guest_physical, const struct access_request *request,
+                    bool as_write, unsigned rights, bool convertible)
+{
+    uint64_t qualification = violation_qualification(cpu, request, as_write, rights);
     // An EPT violation invalidates what was cached for the address.
     tlb_flush_guest_physical_page(cpu, tlb_eptrta(cpu), guest_physical & PAGE_MASK);
-    vm_exit(cpu, &(struct exit_information){.reason = 48,
-                                            .qualification = qualification,
-                                            .has_physical = true,
-                                            .physical = guest_physical,
-                                            .has_linear = request->has_linear,
-                                            .linear = request->linear});
+    struct exit_information violation = {.reason = 48,
+                                         .qualification = qualification,
+                                         .has_physical = true,
+                                         .physical = guest_physical,
+                                         .has_linear = request->has_linear,
+                                         .linear = request->linear};
+    if (!convertible || !virtualization_exception(cpu, &violation))
+        vm_exit(cpu, &violation);
 }
 
 // Page-Modification Logging: before a dirty flag becomes 1, the page goes into the log. false: the log is
@@ -157,7 +169,7 @@ static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct acces
     unsigned rights = EPT_ALL_RIGHTS, upper_rights = EPT_ALL_RIGHTS;
     int level;
     if (guest_physical >> 48) {
-        exit_violation(cpu, guest_physical, request, write, 0);
+        violate(cpu, guest_physical, request, write, 0, false);
         return false;
     }
     int top = 4;
@@ -171,7 +183,7 @@ static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct acces
         entry_address[level] = table + (guest_physical >> (12 + 9 * (level - 1)) & 0x1ff) * 8;
         entry = memory_read(cpu->machine, entry_address[level], 8);
         if (entry_rights(cpu, entry) == 0) {
-            exit_violation(cpu, guest_physical, request, write, 0);
+            violate(cpu, guest_physical, request, write, 0, !(entry & EPT_SUPPRESS_VE));
             return false;
         }
         if (is_misconfigured(cpu, level, entry)) {
@@ -197,7 +209,7 @@ static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct acces
     if (request->of_walk)
         wanted |= ACCESS_READ;
     if ((rights & wanted) != wanted) {
-        exit_violation(cpu, guest_physical, request, write, rights);
+        violate(cpu, guest_physical, request, write, rights, !(entry & EPT_SUPPRESS_VE));
         return false;
     }
     if (flags && !set_flags(cpu, guest_physical, entry_address, level, top, write))
@@ -205,6 +217,7 @@ static bool walk(struct hw_cpu *cpu, uint64_t guest_physical, const struct acces
     *mapping = (struct mapping){
         .kind = MAPPING_GUEST_PHYSICAL,
         .rights = (uint8_t)rights,
+        .convertible = !(entry & EPT_SUPPRESS_VE),
         .dirty = !flags || write,
         .page = guest_physical & PAGE_MASK,
         .target = ((table & ~(size - 1)) | (guest_physical & (size - 1))) & PAGE_MASK,
@@ -228,7 +241,7 @@ bool ept_translate(struct hw_cpu *cpu, uint64_t guest_physical, const struct acc
     if (cached != NULL && (!write || cached->dirty)) {
         unsigned wanted = ept_rights_wanted(write ? ACCESS_WRITE : request->access, request->page_user);
         if ((cached->rights & wanted) != wanted) {
-            exit_violation(cpu, guest_physical, request, write, cached->rights);
+            violate(cpu, guest_physical, request, write, cached->rights, cached->convertible);
             return false;
         }
         *mapping = *cached;

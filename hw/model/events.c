@@ -55,7 +55,9 @@ static bool makes_double_fault(const struct event *first, uint8_t second)
         return false;
     if (is_contributory(first->vector))
         return is_contributory(second);
-    return first->vector == VECTOR_PF && (is_contributory(second) || second == VECTOR_PF);
+    // "Virtualization exceptions have the same severity as page faults."
+    return (first->vector == VECTOR_PF || first->vector == VECTOR_VE) &&
+           (is_contributory(second) || second == VECTOR_PF);
 }
 
 static void raise(struct hw_cpu *cpu, struct event event)

@@ -108,6 +108,7 @@ struct mapping {
     uint8_t rights;     // ACCESS_x that the mapping permits (supervisor's view for linear ones)
     uint8_t user;       // the page belongs to user mode
     uint8_t ept_rights; // of a combined mapping: what EPT alone permits
+    bool convertible;   // of a guest-physical one: its violations may become virtualization exceptions
     bool dirty;         // the dirty flags are set already
     uint16_t vpid, pcid;
     uint64_t eptrta;         // EPTP bits 51:12; 0: no EPT
@@ -149,7 +150,7 @@ struct controls {
     uint64_t eptp; // 0 without EPT
     uint16_t vpid; // 0 without VPID
     uint64_t vmread_bitmap, vmwrite_bitmap;
-    uint64_t pml_address;
+    uint64_t pml_address, virtualization_exception_area;
     uint64_t virtual_apic, apic_access;
     uint64_t tsc_multiplier; // 48 bits behind the binary point
     uint32_t tpr_threshold;
@@ -420,6 +421,12 @@ void vm_exit(struct hw_cpu *cpu, const struct exit_information *information);
 void vm_exit_simple(struct hw_cpu *cpu, uint32_t reason); // no information but the reason
 void vm_exit_instruction(struct hw_cpu *cpu, uint32_t reason, const struct op *op, uint64_t qualification);
 void vm_entry_failure(struct hw_cpu *cpu, uint32_t reason, uint64_t qualification);
+
+// --- virtualization_exceptions.c
+
+#define VECTOR_VE 20
+// The EPT violation as #VE. false: it stays a VM exit.
+bool virtualization_exception(struct hw_cpu *cpu, const struct exit_information *violation);
 
 // --- events.c
 
