@@ -19,8 +19,12 @@
 void vmcs_init(struct vmcs *vmcs, l0pa_t region);
 // Current on the vcpu's logical processor; nothing to do when it is already.
 void vmcs_make_current(struct nvmx_vcpu *vcpu, struct vmcs *vmcs);
-// VMCLEARed on the logical processor where it is active, which is the caller's.
-void vmcs_clear(struct nvmx_vcpu *vcpu, struct vmcs *vmcs);
+// VMCLEARed on the logical processor where it is active, which is the caller's; nothing to do when it is
+// clear.
+void vmcs_clear(struct vmcs *vmcs);
+// It is about to become active where the vcpu is loaded: vmcs_make_current does that, and so does a VM entry
+// of a VMCS that links to it.
+void vmcs_list_add(struct nvmx_vcpu *vcpu, struct vmcs *vmcs);
 // The current VMCS's host state: the constant part unless it is in, the other when the processor changed.
 void vmcs_write_host_state(struct nvmx_vcpu *vcpu, struct vmcs *vmcs);
 // MERGED fields of the current VMCS: written when the VMCS is not known to hold the value.
@@ -222,6 +226,7 @@ void l1_cr_update_masks(struct nvmx_vcpu *vcpu, bool vmxon);
 
 // --- vcpu.c, event.c
 // -------------------------------------------------------------------------------------------------
+void vmcs01_write_controls(struct nvmx_vcpu *vcpu);        // at the first load
 void page_fill(l0pa_t page, uint64_t value);               // every 64-bit word of a page of L0's
 extern const uint8_t exit_info_members[EXIT_REASON_COUNT]; // EXIT_INFO_* of exits.def
 #define EXIT_INFO_Q 0x01u

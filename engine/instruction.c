@@ -104,7 +104,7 @@ static void handle_vmxon(struct nvmx_vcpu *vcpu)
 static void handle_vmxoff(struct nvmx_vcpu *vcpu)
 {
     vmcs12_store(vcpu);
-    vmcs_clear(vcpu, &vcpu->vmcs02);
+    vmcs_clear(&vcpu->vmcs02);
     bitmaps_reset(vcpu);
     shadow_detach(vcpu);
     ept02_drop_all(vcpu); // the manual lets cached translations outlive VMXOFF; few L1s expect them to

@@ -45,7 +45,7 @@ void nvmx_reset_l1(struct nvmx_vcpu *vcpu)
     vcpu->vmcs12_pointer = l1pa(NO_VMCS12);
     vcpu->vmcs12.rare_in_vmcs02 = false;
     bitmaps_reset(vcpu);
-    vmcs_clear(vcpu, &vcpu->vmcs02);
+    vmcs_clear(&vcpu->vmcs02);
     vmcs_make_current(vcpu, &vcpu->vmcs01);
     vmcs_write_host_state(vcpu, &vcpu->vmcs01);
     shadow_detach(vcpu);

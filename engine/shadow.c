@@ -51,7 +51,7 @@ static void shadow_begin(struct nvmx_vcpu *vcpu)
 // Back into memory, where the processor finds it; vmcs01 is current again.
 static void shadow_end(struct nvmx_vcpu *vcpu)
 {
-    vmcs_clear(vcpu, &vcpu->shadow.vmcs);
+    vmcs_clear(&vcpu->shadow.vmcs);
     vmcs_make_current(vcpu, &vcpu->vmcs01);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// One virtual processor of L1: loading it on a logical processor, and entering it once.
+// One virtual processor of L1: what it is made of, and entering it once.
 #include "engine.h"
 
 #define Q EXIT_INFO_Q
@@ -86,7 +86,7 @@ static uint32_t control_adjust(const struct nvmx_vcpu *vcpu, enum caps_word word
 }
 
 // vmcs01's controls: L0's policy, and nothing of L1's.
-static void vmcs01_write_controls(struct nvmx_vcpu *vcpu)
+void vmcs01_write_controls(struct nvmx_vcpu *vcpu)
 {
     const struct nvmx_l0_policy *policy = &vcpu->config.policy;
     uint32_t secondary = policy->secondary | SECONDARY_ENABLE_EPT | SECONDARY_UNRESTRICTED_GUEST |
@@ -122,32 +122,6 @@ static void vmcs01_write_controls(struct nvmx_vcpu *vcpu)
     vmcs_write(vcpu, F_CR0_READ_SHADOW, 0);
     vmcs_write(vcpu, F_CR4_READ_SHADOW, 0);
     l1_cr_update_masks(vcpu, false);
-}
-
-void nvmx_vcpu_load(struct nvmx_vcpu *vcpu, struct hw_cpu *cpu)
-{
-    const struct nvmx_l0_policy *policy = &vcpu->config.policy;
-    vcpu->cpu = cpu;
-    vcpu->current = NULL;
-    vmcs_make_current(vcpu, vcpu->in_l2 ? &vcpu->vmcs02 : &vcpu->vmcs01);
-    bool first = !vcpu->vmcs01.constant_written;
-    if (first)
-        vmcs01_write_controls(vcpu);
-    vmcs_write_host_state(vcpu, vcpu->current);
-    // Translations of these tags may be stale here, from when the vcpu (or another one) ran here before.
-    if (policy->vpid01 != 0) {
-        hw_invvpid(cpu, INVVPID_SINGLE_CONTEXT, policy->vpid01, 0);
-        hw_invvpid(cpu, INVVPID_SINGLE_CONTEXT, policy->vpid02, 0);
-    }
-    ept02_load(vcpu);
-}
-
-void nvmx_vcpu_put(struct nvmx_vcpu *vcpu)
-{
-    vmcs_clear(vcpu, &vcpu->vmcs01);
-    vmcs_clear(vcpu, &vcpu->vmcs02);
-    vmcs_clear(vcpu, &vcpu->shadow.vmcs);
-    vcpu->cpu = NULL;
 }
 
 // Quirk of some processors: an exit during the delivery of a virtual interrupt records vector 0, which no
@@ -231,6 +205,8 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
     event_prepare(vcpu);
     struct vmcs *vmcs = vcpu->current;
     bool l2 = vcpu->in_l2;
+    if (!l2 && vcpu->shadow.attached && vcpu->shadow.vmcs.active_on == NULL)
+        vmcs_list_add(vcpu, &vcpu->shadow.vmcs); // the VM entry makes the linked VMCS active
     if (hw_enter(vcpu->cpu, &vcpu->regs, !vmcs->launched) != VMX_SUCCEED) {
         entry_refused(vcpu);
         return NVMX_CONTINUE;
@@ -252,8 +228,6 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
     vmcs->launched = true;
     if (l2)
         vcpu->vmcs12.launched = true;
-    else if (vcpu->shadow.attached)
-        vcpu->shadow.vmcs.cpu = vcpu->cpu; // the VM entry made the linked VMCS active
     vcpu->entry_pending = false;
     event_after_exit(vcpu);
     if (event_is_nmi_window_exit(vcpu))

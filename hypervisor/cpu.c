@@ -43,6 +43,7 @@ struct cpu *cpu_create(uint32_t apic_id)
         (sizeof(cpu->tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
     cpu->gdt[SELECTOR_TSS / 8 + 1] = base >> 32;
     cpu->vmxon_region = reserve_allocate_pages(1);
+    nvmx_cpu_init(&cpu->nvmx, &cpu->hw);
     cpu_list[cpu_count++] = cpu;
     return cpu;
 }
@@ -70,6 +71,15 @@ void cpu_init(struct cpu *cpu)
 struct cpu *cpu_this(void)
 {
     return (struct cpu *)x86_read_gs_0();
+}
+
+struct cpu *cpu_this_or_null(void)
+{
+    uint64_t gs_base = x86_rdmsr(MSR_GS_BASE);
+    for (uint32_t i = 0; i < cpu_count; i++)
+        if ((uint64_t)cpu_list[i] == gs_base)
+            return cpu_list[i];
+    return NULL;
 }
 
 struct cpu *cpu_of_hw(struct hw_cpu *hw)

@@ -3,6 +3,7 @@
 #ifndef PLASTRON_CPU_H
 #define PLASTRON_CPU_H
 
+#include <nvmx/nvmx.h>
 #include <silicon/silicon.h>
 
 struct vcpu;
@@ -21,13 +22,15 @@ struct cpu_tss {
 struct cpu {
     struct cpu *self; // what GS:0 holds
     struct hw_cpu hw;
+    struct nvmx_cpu nvmx;
     uint32_t index, apic_id;
     uint8_t *stack_top;
     l0pa_t vmxon_region;
     struct vcpu *vcpu; // passthrough: the one that stays here
     uint64_t gdt[5];
     struct cpu_tss tss;
-    bool running; // set by the processor itself when it is about to enter L1
+    bool stopping; // for good: it has given up its VMCSs
+    bool running;  // set by the processor itself when it is about to enter L1
 };
 
 extern struct cpu *cpu_list[];
@@ -43,6 +46,7 @@ uint64_t cpu_memory_size(void);
 void cpu_init(struct cpu *cpu);
 
 struct cpu *cpu_this(void);
+struct cpu *cpu_this_or_null(void); // NULL: cpu_init has not run here yet
 struct cpu *cpu_of_hw(struct hw_cpu *hw);
 
 #endif

@@ -93,8 +93,18 @@ static void print_stack(const uint64_t *stack, const struct cpu *cpu)
         }
 }
 
+void panic_give_up_vmcss(void)
+{
+    struct cpu *cpu = cpu_this_or_null();
+    if (cpu == NULL || cpu->stopping)
+        return;
+    cpu->stopping = true; // first: were this to fail, it would come here again
+    nvmx_cpu_clear_all(&cpu->nvmx);
+}
+
 void panic_halt(void)
 {
+    panic_give_up_vmcss();
     for (;;) {
         x86_cli();
         x86_hlt();

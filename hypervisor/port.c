@@ -111,6 +111,15 @@ void port_host_cpu(struct hw_cpu *cpu, struct port_host_cpu *host)
     };
 }
 
+// Passthrough: a vcpu is loaded once, on the processor that it was made for (vcpu_load), so that there is
+// nothing to clear elsewhere, and no way to ask for it: L1 owns the local APICs and their interrupts, and an
+// INIT signal is not noticed by a processor that runs L0.
+void port_vcpu_clear_on(struct nvmx_vcpu *vcpu, struct nvmx_cpu *cpu)
+{
+    (void)cpu;
+    panic("vcpu %u has left its processor", vcpu_of(vcpu)->cpu->index);
+}
+
 void port_log(struct nvmx_vcpu *vcpu, const char *text, uint64_t a, uint64_t b)
 {
     static uint32_t lines;

@@ -11,6 +11,7 @@
 
 static _Noreturn void end_machine(void)
 {
+    panic_give_up_vmcss();
     log_flush();
     if (quirks.shutdown_port)
         for (const char *text = "Shutdown"; *text != '\0'; text++)

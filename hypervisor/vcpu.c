@@ -133,7 +133,7 @@ static void write_start_state(struct nvmx_vcpu *nvmx, const struct l1_start_stat
 void vcpu_load(struct vcpu *vcpu, const struct l1_start_state *start)
 {
     vcpu->apic_base = x86_rdmsr(MSR_IA32_APIC_BASE);
-    nvmx_vcpu_load(&vcpu->nvmx, &vcpu->cpu->hw);
+    nvmx_vcpu_load(&vcpu->nvmx, &vcpu->cpu->nvmx);
     nvmx_reset_l1(&vcpu->nvmx);
     if (start != NULL)
         write_start_state(&vcpu->nvmx, start);

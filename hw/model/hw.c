@@ -10,6 +10,10 @@ static void require_root(const struct hw_cpu *cpu, const char *instruction)
         rule_broken(NULL, "%s on no logical processor", instruction);
     if (cpu->vmx != VMX_ROOT)
         rule_broken(cpu, "%s outside VMX root operation", instruction);
+    const struct hw_cpu *executing = cpu->machine->executing;
+    if (executing != NULL && executing != cpu)
+        rule_broken(cpu, "%s is to act on logical processor %u, and L0 executes it on %u", instruction,
+                    cpu->index, executing->index);
 }
 
 static enum vmx_status must_succeed(const struct hw_cpu *cpu, struct vmx_result result,

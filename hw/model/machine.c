@@ -95,6 +95,13 @@ struct hw_cpu *machine_cpu(struct machine *machine, unsigned index)
     return machine->cpu[index];
 }
 
+struct hw_cpu *machine_execute_on(struct machine *machine, struct hw_cpu *cpu)
+{
+    struct hw_cpu *before = machine->executing;
+    machine->executing = cpu;
+    return before;
+}
+
 unsigned cpu_index(const struct hw_cpu *cpu)
 {
     return cpu->index;

@@ -235,6 +235,7 @@ struct machine {
     uint16_t slot[F_COUNT];
     bool exists[F_COUNT]; // on this processor
     struct hw_cpu *cpu[MACHINE_CPU_LIMIT];
+    struct hw_cpu *executing; // the one that L0's C code executes on; NULL: not told
     struct program_text *text;
     struct live live[LIVE_LIMIT];
     unsigned live_count;

@@ -53,10 +53,20 @@ struct field_set {
     uint64_t bits[FIELD_SET_WORDS];
 };
 
-// One VMCS of L0's, in hardware: vmcs01 or vmcs02. engine/vmcs.c is its life cycle.
+// One logical processor, as far as the engine goes: which VMCSs of L0's are active there, of whichever vcpus.
+// Lives as long as vcpus that ever ran there. Only that processor touches it.
+struct nvmx_cpu {
+    struct hw_cpu *hw;
+    struct nvmx_vcpu *loaded; // the vcpu that is loaded here; NULL: none
+    struct vmcs *active;      // every VMCS whose data this processor's cache may hold, newest first
+};
+
+// One VMCS of L0's, in hardware: vmcs01, vmcs02 or a shadow VMCS. engine/vmcs.c is its life cycle.
 struct vmcs {
     l0pa_t region;
-    struct hw_cpu *cpu;        // where it is active; NULL: clear, in memory
+    struct nvmx_cpu *active_on; // NULL: clear, in memory
+    struct vmcs *active_next,
+        **active_link;         // its place in active_on->active: the next one, and what points to it
     bool launched;             // the processor's launch state; VMCLEAR clears it
     bool constant_written;     // the constant part is in; reset at VMXON (vmcs02) or never (vmcs01)
     struct hw_cpu *host_cpu;   // the logical processor whose host state is in; survives VMCLEAR
@@ -144,6 +154,7 @@ struct vmcs_shadow {
 struct nvmx_vcpu {
     struct nvmx_regs regs;   // of whoever ran last: L1 or L2
     struct hw_cpu *cpu;      // the logical processor that the vcpu is loaded on; NULL: none
+    struct nvmx_cpu *last;   // ... and was loaded on last: where its VMCSs are active, if they are
     struct nvmx_exit exit;   // the last VM exit
     bool in_l2;              // the VMCS to enter is vmcs02
     bool entry_pending;      // L1's VMLAUNCH/VMRESUME succeeded, and L2 has not run since
@@ -183,14 +194,32 @@ struct nvmx_vcpu {
 // `vcpu` may hold anything before. Writes nothing to hardware. cpu is NULL afterwards.
 void nvmx_vcpu_init(struct nvmx_vcpu *vcpu, const struct nvmx_vcpu_config *config);
 
-// Makes the vcpu's VMCS active and current on `cpu`, which must be in VMX operation and be the caller's. On
-// the first load, vmcs01's control fields and host state are written; L0 then writes vmcs01's guest state
-// with nvmx_write.
-void nvmx_vcpu_load(struct nvmx_vcpu *vcpu, struct hw_cpu *cpu);
+// Once for each logical processor that vcpus are to run on, before any is loaded there.
+void nvmx_cpu_init(struct nvmx_cpu *cpu, struct hw_cpu *hw);
 
-// VMCLEARs every VMCS of the vcpu that is active on its logical processor, which must be the caller's. The
-// vcpu may then be loaded elsewhere.
+// VMCLEARs every VMCS of L0's that is active on the caller's logical processor `cpu`, of whichever vcpus, and
+// puts the vcpu that is loaded there: before VMXOFF, when the processor is taken away, and when L0 stops
+// (also in an NMI or exception handler that interrupted the engine). The vcpus may be loaded elsewhere
+// afterwards, or here again.
+void nvmx_cpu_clear_all(struct nvmx_cpu *cpu);
+
+// Makes the vcpu's VMCS active and current on `cpu`, which must be in VMX operation and be the caller's, with
+// no vcpu loaded. What is still active on the logical processor where the vcpu was before is cleared there
+// first, by port_vcpu_clear_on. On the first load, vmcs01's control fields and host state are written; L0
+// then writes vmcs01's guest state with nvmx_write.
+void nvmx_vcpu_load(struct nvmx_vcpu *vcpu, struct nvmx_cpu *cpu);
+
+// On the logical processor where the vcpu is loaded: it is loaded nowhere afterwards. Its VMCSs stay active
+// there, so that to load it there again costs little.
 void nvmx_vcpu_put(struct nvmx_vcpu *vcpu);
+
+// VMCLEARs those VMCSs of the vcpu that are active on the caller's logical processor `cpu`, where it is not
+// loaded: what port_vcpu_clear_on has executed there.
+void nvmx_vcpu_clear_here(struct nvmx_vcpu *vcpu, struct nvmx_cpu *cpu);
+
+// Before the memory of a vcpu that is not loaded is used for something else: no VMCS of it is active anywhere
+// afterwards. `cpu` is the caller's logical processor; on another one port_vcpu_clear_on does it.
+void nvmx_vcpu_retire(struct nvmx_vcpu *vcpu, struct nvmx_cpu *cpu);
 
 enum nvmx_outcome {
     NVMX_CONTINUE,    // the engine dealt with the exit: run again (also: a moment for L0 to preempt the vcpu)

@@ -7,6 +7,7 @@
 
 struct check_broken;
 struct hw_cpu;
+struct nvmx_cpu;
 struct nvmx_vcpu;
 
 // L1's physical memory, as L1 sees it through ept01. Reads and writes may cross pages. false: some byte is
@@ -44,6 +45,13 @@ struct port_host_cpu {
 };
 void port_host_constant(struct port_host_constant *host);
 void port_host_cpu(struct hw_cpu *cpu, struct port_host_cpu *host);
+
+// Has nvmx_vcpu_clear_here(vcpu, cpu) executed on the logical processor `cpu`, which is not the caller's, and
+// returns when that is done. There it comes between two of the engine's calls, never in the middle of one (so
+// a guest that runs there is made to exit first, and nvmx_run returns). The vcpu is not loaded, and nobody
+// loads it meanwhile. `cpu` is in VMX operation: before it is taken away, nvmx_cpu_clear_all leaves nothing
+// to clear.
+void port_vcpu_clear_on(struct nvmx_vcpu *vcpu, struct nvmx_cpu *cpu);
 
 // One line of L0's log: `text` with two numbers behind it, for what L1 does and we do not support, and for
 // the explanation of failed entries. Rate-limited by the port if need be.

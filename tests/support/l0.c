@@ -125,6 +125,7 @@ void l0_begin(void)
         uint64_t region = take_page();
         memcpy(l0_memory(region), &revision, 4);
         hw_vmxon(machine_cpu(world->machine, i), l0pa(region));
+        nvmx_cpu_init(&world->l0_cpu[i], machine_cpu(world->machine, i));
     }
 }
 
@@ -215,7 +216,7 @@ void l0_add_vcpu(struct virtual_processor *p, const struct registers *start)
     memset(p->vcpu, 0xa5, sizeof(*p->vcpu)); // "may hold anything before"
     nvmx_vcpu_init(p->vcpu, &config);
     p->vcpu->l0_data = p;
-    nvmx_vcpu_load(p->vcpu, p->cpu);
+    nvmx_vcpu_load(p->vcpu, &world->l0_cpu[cpu_index(p->cpu)]);
     write_start_state(p->vcpu, start);
     // The one page of L0's that an L2 may reach: what the engine puts where L1 has no memory.
     world->machine->l0_page[p->vcpu->ept02.void_page.value >> PAGE_SHIFT] = 0;
@@ -259,8 +260,79 @@ static void move(struct virtual_processor *p, unsigned index)
     nvmx_vcpu_put(p->vcpu);
     carry_over(p->cpu, to);
     p->cpu = to;
-    nvmx_vcpu_load(p->vcpu, to);
+    machine_execute_on(world->machine, to);
+    nvmx_vcpu_load(p->vcpu, &world->l0_cpu[index]);
     world->move_count++;
+}
+
+static void expect_nothing_active(struct hw_cpu *cpu)
+{
+    if (cpu->active != NULL)
+        rule_broken(cpu, "VMCS %#llx is still active here", (unsigned long long)cpu->active->region);
+}
+
+static unsigned another_processor(const struct virtual_processor *p)
+{
+    return (cpu_index(p->cpu) + 1) % world->config.cpu_count;
+}
+
+static void act(struct virtual_processor *p, enum l0_action action)
+{
+    struct hw_cpu *cpu = p->cpu, *other = machine_cpu(world->machine, another_processor(p));
+    struct nvmx_cpu *here = &world->l0_cpu[cpu_index(cpu)], *there = &world->l0_cpu[cpu_index(other)];
+    l0pa_t vmxon_region = l0pa(cpu->vmxon_pointer);
+    switch (action) {
+    case L0_DOES_NOTHING:
+        return;
+    case L0_PUTS_AND_LOADS:
+        nvmx_vcpu_put(p->vcpu);
+        break;
+    case L0_CLEARS_ALL:
+        nvmx_cpu_clear_all(here);
+        expect_nothing_active(cpu);
+        break;
+    case L0_RESTARTS_VMX:
+    case L0_LOSES_PROCESSOR:
+        nvmx_cpu_clear_all(here);
+        expect_nothing_active(cpu);
+        hw_vmxoff(cpu);
+        if (action == L0_LOSES_PROCESSOR)
+            move(p, cpu_index(other));
+        machine_execute_on(world->machine, NULL); // it comes back, and may be used again
+        hw_vmxon(cpu, vmxon_region);
+        machine_execute_on(world->machine, p->cpu);
+        if (action == L0_LOSES_PROCESSOR)
+            return;
+        break;
+    case L0_RETIRES:
+        nvmx_vcpu_put(p->vcpu);
+        nvmx_vcpu_retire(p->vcpu, here);
+        expect_nothing_active(cpu);
+        break;
+    case L0_RETIRES_ELSEWHERE:
+        nvmx_vcpu_put(p->vcpu);
+        machine_execute_on(world->machine, other);
+        nvmx_vcpu_retire(p->vcpu, there);
+        machine_execute_on(world->machine, cpu);
+        expect_nothing_active(cpu);
+        break;
+    }
+    nvmx_vcpu_load(p->vcpu, here);
+}
+
+void l0_do(enum l0_action action)
+{
+    world->self->action = action;
+}
+
+void l0_do_in_exit(enum l0_action action)
+{
+    world->self->action_in_exit = action;
+}
+
+uint64_t l0_remote_clear_count(void)
+{
+    return world->remote_clear_count;
 }
 
 void l0_reset_l1(void)
@@ -282,6 +354,33 @@ static void maybe_move(struct virtual_processor *p)
     } else if (world->move_one_in != 0 && world_random() % world->move_one_in == 0) {
         move(p, (unsigned)(world_random() % world->config.cpu_count));
     }
+}
+
+static void act_before_entry(struct virtual_processor *p)
+{
+    enum l0_action action = p->action;
+    p->action = L0_DOES_NOTHING;
+    act(p, action);
+    maybe_move(p);
+}
+
+// What the exit was is in vcpu->exit: it can be handled anywhere.
+static void act_in_exit(struct virtual_processor *p)
+{
+    enum l0_action action = p->action_in_exit;
+    int index = p->move_in_exit_to;
+    p->action_in_exit = L0_DOES_NOTHING;
+    p->move_in_exit_to = -1;
+    act(p, action);
+    if (index >= 0)
+        move(p, (unsigned)index);
+    else if (world->move_one_in != 0 && world_random() % world->move_one_in == 0)
+        move(p, (unsigned)(world_random() % world->config.cpu_count));
+}
+
+void l0_move_in_exit_to(unsigned cpu)
+{
+    world->self->move_in_exit_to = (int)cpu;
 }
 
 void l0_move_to(unsigned cpu)
@@ -423,9 +522,11 @@ void l0_run(void *argument)
             p->reset = false;
             nvmx_reset_l1(p->vcpu);
         }
-        maybe_move(p);
-        if (nvmx_run(p->vcpu) == NVMX_EXIT_FOR_L0)
+        act_before_entry(p);
+        if (nvmx_run(p->vcpu) == NVMX_EXIT_FOR_L0) {
+            act_in_exit(p);
             handle_exit(p);
+        }
     }
 }
 
@@ -529,6 +630,18 @@ void port_host_cpu(struct hw_cpu *cpu, struct port_host_cpu *host)
                                    .idtr_base = own + 0x4000,
                                    .sysenter_esp = own + 0x5000,
                                    .rsp = own + 0x6000};
+}
+
+// The processors of the machine take turns: this one's turn ends for a moment, and `cpu` executes.
+void port_vcpu_clear_on(struct nvmx_vcpu *vcpu, struct nvmx_cpu *cpu)
+{
+    struct hw_cpu *caller = machine_execute_on(world->machine, cpu->hw);
+    if (caller == cpu->hw)
+        rule_broken(caller,
+                    "the engine asks for a call on another logical processor, and it is the caller's own");
+    nvmx_vcpu_clear_here(vcpu, cpu);
+    machine_execute_on(world->machine, caller);
+    world->remote_clear_count++;
 }
 
 void port_log(struct nvmx_vcpu *vcpu, const char *text, uint64_t a, uint64_t b)

@@ -87,6 +87,7 @@ static void bare_run(void *argument)
 void world_resume(void)
 {
     stopped_on_fiber = false;
+    machine_execute_on(world->machine, world->self->cpu);
     fiber_resume(world->self->fiber);
     if (stopped_on_fiber)
         stop_on_main_stack();
@@ -158,7 +159,8 @@ void world_begin(const struct world_config *config)
     for (unsigned i = 0; i < c->vcpu_count; i++) {
         struct virtual_processor *p = &world->processor[i];
         struct registers start;
-        *p = (struct virtual_processor){.index = i, .cpu = machine_cpu(world->machine, i), .move_to = -1};
+        *p = (struct virtual_processor){
+            .index = i, .cpu = machine_cpu(world->machine, i), .move_to = -1, .move_in_exit_to = -1};
         uint64_t code = L1_CODE + 0x40000 * (uint64_t)i;
         p->live = machine_add_live(world->machine, code, code + 0x40000);
         p->next = code;

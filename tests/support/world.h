@@ -90,7 +90,21 @@ void l1_run(struct op op);   // l1_execute, and the test fails unless it complet
 struct nvmx_vcpu *world_vcpu(void);
 // The vcpu is taken off its logical processor at the next exit and loaded on another.
 void l0_move_to(unsigned cpu);
-// L0 may do the same at every exit, at random moments (seeded).
+// ... after an exit that the engine left to L0, and before L0 handles it.
+void l0_move_in_exit_to(unsigned cpu);
+enum l0_action {
+    L0_DOES_NOTHING,
+    L0_PUTS_AND_LOADS,    // the vcpu is put, and loaded where it was
+    L0_CLEARS_ALL,        // nvmx_cpu_clear_all where the vcpu is, and it is loaded there again
+    L0_RESTARTS_VMX,      // ... with VMXOFF and VMXON of L0's between
+    L0_LOSES_PROCESSOR,   // nvmx_cpu_clear_all and VMXOFF where the vcpu is; it goes on on another processor
+    L0_RETIRES,           // nvmx_vcpu_retire, and the vcpu is loaded where it was
+    L0_RETIRES_ELSEWHERE, // ... asked for on another processor
+};
+void l0_do(enum l0_action action); // at the next exit
+void l0_do_in_exit(enum l0_action action);
+uint64_t l0_remote_clear_count(void);
+// L0 may move the vcpu, too, at every exit, at random moments (seeded).
 void l0_move_at_random(unsigned one_in);
 uint64_t l0_move_count(void);
 void l0_reset_l1(void); // at the next exit: the virtual processor is as after INIT, whatever it was doing

@@ -21,7 +21,9 @@ struct virtual_processor {
     enum wait_reason why;   // of the last model_wait
     struct nvmx_vcpu *vcpu; // nested
     int move_to;            // at the next opportunity; -1: stay
+    int move_in_exit_to;    // before the next exit that L0 handles is handled; -1: stay
     bool reset;             // at the next opportunity
+    enum l0_action action, action_in_exit;
 };
 
 struct world {
@@ -38,6 +40,8 @@ struct world {
     // L0
     struct nvmx_caps hardware, offered;
     uint64_t l0_next_page, l0_end;
+    struct nvmx_cpu l0_cpu[MACHINE_CPU_LIMIT];
+    uint64_t remote_clear_count;
     unsigned move_one_in;
     uint64_t move_count;
     unsigned exception_count;
