@@ -3,6 +3,8 @@
 // Manual: Checks on VMX Controls.
 #include "model.h"
 
+#define VM_FUNCTION_EPTP_SWITCHING (1ull << 0)
+
 void controls_read(struct hw_cpu *cpu)
 {
     const struct processor *p = cpu->machine->processor;
@@ -49,6 +51,11 @@ void controls_read(struct hw_cpu *cpu)
     if ((c->secondary & SECONDARY_VMCS_SHADOWING) && model_field_exists(p, F_VMREAD_BITMAP)) {
         c->vmread_bitmap = vmcs_get(cpu, F_VMREAD_BITMAP);
         c->vmwrite_bitmap = vmcs_get(cpu, F_VMWRITE_BITMAP);
+    }
+    if ((c->secondary & SECONDARY_ENABLE_VMFUNC) && model_field_exists(p, F_VM_FUNCTION_CONTROLS)) {
+        c->vm_functions = vmcs_get(cpu, F_VM_FUNCTION_CONTROLS);
+        if ((c->vm_functions & VM_FUNCTION_EPTP_SWITCHING) && model_field_exists(p, F_EPTP_LIST_ADDRESS))
+            c->eptp_list = vmcs_get(cpu, F_EPTP_LIST_ADDRESS);
     }
     if ((c->secondary & SECONDARY_ENABLE_PML) && model_field_exists(p, F_PML_ADDRESS))
         c->pml_address = vmcs_get(cpu, F_PML_ADDRESS);
@@ -150,6 +157,14 @@ static const char *check_execution(struct hw_cpu *cpu)
     } else if (c->secondary &
                (SECONDARY_UNRESTRICTED_GUEST | SECONDARY_ENABLE_PML | SECONDARY_MODE_BASED_EXECUTE_CONTROL)) {
         return "unrestricted guest, PML or mode-based execute control without EPT";
+    }
+    if (c->vm_functions & ~capability_msr(cpu->machine->processor, MSR_IA32_VMX_VMFUNC))
+        return "reserved bits of the VM-function controls are not 0";
+    if (c->vm_functions & VM_FUNCTION_EPTP_SWITCHING) {
+        if (!(c->secondary & SECONDARY_ENABLE_EPT))
+            return "EPTP switching without EPT";
+        if (!page_is_valid(cpu, c->eptp_list))
+            return "the EPTP-list address is not aligned or too wide";
     }
     if (c->pin & PIN_POSTED_INTERRUPTS)
         rule_broken(cpu, "VM entry with posted interrupts, which the model does not know yet");

@@ -150,22 +150,6 @@ static void save_extended_state(struct hw_cpu *cpu, const struct op *op)
     instruction_retire(cpu, op);
 }
 
-static void vm_function(struct hw_cpu *cpu, const struct op *op)
-{
-    cpu->r.gpr[GPR_RAX] = op->a;
-    cpu->r.gpr[GPR_RCX] = op->b;
-    if (!cpu_has_secondary(cpu, SECONDARY_ENABLE_VMFUNC)) {
-        fault_ud(cpu);
-        return;
-    }
-    uint64_t functions = vmcs_get(cpu, F_VM_FUNCTION_CONTROLS);
-    if (op->a > 63 || !(functions >> op->a & 1)) {
-        vm_exit_instruction(cpu, 59, op, 0);
-        return;
-    }
-    rule_broken(cpu, "the model does not know VM function %llu yet", (unsigned long long)op->a);
-}
-
 static void debug_register(struct hw_cpu *cpu, const struct op *op)
 {
     bool from = op->kind == OP_MOV_FROM_DR;
@@ -297,7 +281,7 @@ void execute_system(struct hw_cpu *cpu, const struct op *op)
         fault_ud(cpu);
         break;
     case OP_VMFUNC:
-        vm_function(cpu, op);
+        execute_vm_function(cpu, op);
         break;
     case OP_MOV_TO_DR:
     case OP_MOV_FROM_DR:

@@ -150,6 +150,7 @@ struct controls {
     uint64_t eptp; // 0 without EPT
     uint16_t vpid; // 0 without VPID
     uint64_t vmread_bitmap, vmwrite_bitmap;
+    uint64_t vm_functions, eptp_list;
     uint64_t pml_address, virtualization_exception_area;
     uint64_t virtual_apic, apic_access;
     uint64_t tsc_multiplier; // 48 bits behind the binary point
@@ -449,6 +450,7 @@ void execute_vmx(struct hw_cpu *cpu, const struct op *op);
 void execute_control_register(struct hw_cpu *cpu, const struct op *op);
 void execute_io(struct hw_cpu *cpu, const struct op *op);
 void execute_system(struct hw_cpu *cpu, const struct op *op);
+void execute_vm_function(struct hw_cpu *cpu, const struct op *op);
 void instruction_retire(struct hw_cpu *cpu, const struct op *op); // RIP behind it, and what that entails
 bool operand_address(struct hw_cpu *cpu, const struct op *op, uint64_t *linear); // false: it faulted
 uint64_t operand_displacement(const struct hw_cpu *cpu, const struct op *op);
