@@ -151,6 +151,14 @@ bool bitmaps_l1_wants_io(struct nvmx_vcpu *vcpu, uint16_t port, uint32_t size)
     return false;
 }
 
+// Without EPT, L2's memory is L1's: it may hold the bitmap, and L2 may write to it without an exit. Nothing
+// is learnt then.
+bool bitmaps_io_is_in_reach_of_l2(const struct nvmx_vcpu *vcpu)
+{
+    return (vmcs12_primary(vcpu) & PRIMARY_USE_IO_BITMAPS) != 0 &&
+           (vmcs12_secondary(vcpu) & SECONDARY_ENABLE_EPT) == 0;
+}
+
 static bool l0_intercepts_port(const struct nvmx_vcpu *vcpu, uint32_t port)
 {
     const struct nvmx_l0_policy *policy = &vcpu->config.policy;

@@ -162,6 +162,7 @@ void bitmaps_before_entry(struct nvmx_vcpu *vcpu); // closes what L1 has closed 
 // The exit is L2's RDMSR/WRMSR (IN/OUT...): does L1's bitmap ask for it?
 bool bitmaps_l1_wants_msr(struct nvmx_vcpu *vcpu, uint32_t msr, bool write);
 bool bitmaps_l1_wants_io(struct nvmx_vcpu *vcpu, uint16_t port, uint32_t size);
+bool bitmaps_io_is_in_reach_of_l2(const struct nvmx_vcpu *vcpu);
 // L2 may use it without an exit from now on; false: L0 intercepts it itself.
 bool bitmaps_l0_intercepts_msr(struct nvmx_vcpu *vcpu, uint32_t msr, bool write);
 bool bitmaps_open_msr(struct nvmx_vcpu *vcpu, uint32_t msr, bool write);

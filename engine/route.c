@@ -4,7 +4,8 @@
 // (Instructions That Cause VM Exits; Other Causes of VM Exits).
 #include "engine.h"
 
-#define QUALIFICATION_NMI_UNBLOCKING (1ull << 12)
+#define QUALIFICATION_NMI_UNBLOCKING (1ull << 12) // Exit Qualification for EPT Violations
+#define QUALIFICATION_STRING         (1ull << 4)  // Exit Qualification for I/O Instructions
 
 static enum route to_l1_if(bool l1_wants)
 {
@@ -26,6 +27,9 @@ static enum route route_io(struct nvmx_vcpu *vcpu)
     uint32_t size = (uint32_t)(vcpu->exit.qualification & 7) + 1;
     if (bitmaps_l1_wants_io(vcpu, port, size))
         return ROUTE_TO_L1;
+    // A string instruction is more than L0 wants to carry out for L2.
+    if (bitmaps_io_is_in_reach_of_l2(vcpu) && (vcpu->exit.qualification & QUALIFICATION_STRING) == 0)
+        return ROUTE_TO_L0;
     return bitmaps_open_io(vcpu, port, size) ? ROUTE_HANDLED : ROUTE_TO_L0;
 }
 

@@ -436,10 +436,20 @@ static void handle_msr(struct nvmx_vcpu *vcpu, bool write)
     nvmx_skip_instruction(vcpu);
 }
 
+// L0's port, or one that the engine wants L0 to access for L2.
 static void handle_io(struct nvmx_vcpu *vcpu)
 {
-    if (vcpu->exit.qualification & 8)
-        vcpu->regs.gpr[GPR_RAX] = (vcpu->regs.gpr[GPR_RAX] & ~0xffull) | L0_PORT_VALUE;
+    uint64_t qualification = vcpu->exit.qualification, *rax = &vcpu->regs.gpr[GPR_RAX];
+    unsigned port = qualification >> 16 & 0xffff, size = (qualification & 7) + 1;
+    for (unsigned i = 0; i < size; i++) {
+        uint8_t *at = &world->machine->port[(port + i) & 0xffff];
+        if (!(qualification & 8))
+            *at = (uint8_t)(*rax >> 8 * i);
+        else
+            *rax = (*rax & ~(0xffull << 8 * i)) | (uint64_t)(port == L0_PORT ? L0_PORT_VALUE : *at) << 8 * i;
+    }
+    if (qualification & 8 && size == 4)
+        *rax = (uint32_t)*rax;
     nvmx_skip_instruction(vcpu);
 }
 
