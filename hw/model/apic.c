@@ -135,6 +135,31 @@ bool apic_deliver_virtual_interrupt(struct hw_cpu *cpu)
     return true;
 }
 
+// --- Posted-Interrupt Processing
+
+#define DESCRIPTOR_ON 32u // byte 32, bit 0: outstanding notification; before it, the 256 posted requests
+
+// An interrupt with the notification vector has been acknowledged: what others posted becomes virtual
+// interrupts.
+void apic_process_posted_interrupts(struct hw_cpu *cpu)
+{
+    struct machine *machine = cpu->machine;
+    uint64_t descriptor = cpu->c.posted_descriptor;
+    memory_write(machine, descriptor + DESCRIPTOR_ON,
+                 memory_read(machine, descriptor + DESCRIPTOR_ON, 1) & ~1ull, 1);
+    for (unsigned i = 0; i < 8; i++) {
+        uint32_t posted = (uint32_t)memory_read(machine, descriptor + 4 * i, 4);
+        if (posted == 0)
+            continue;
+        memory_write(machine, descriptor + 4 * i, 0, 4);
+        page_write(cpu, VIRR + 16 * i, page_read(cpu, VIRR + 16 * i) | posted);
+        uint8_t highest = (uint8_t)(32 * i + 31 - (unsigned)__builtin_clz(posted));
+        if (highest > cpu->rvi)
+            cpu->rvi = highest;
+    }
+    evaluate(cpu);
+}
+
 // --- CR8
 
 uint64_t apic_read_cr8(const struct hw_cpu *cpu)

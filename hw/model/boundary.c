@@ -169,7 +169,10 @@ static bool interrupts(struct hw_cpu *cpu)
         if (cpu->c.exit & EXIT_ACKNOWLEDGE_INTERRUPT_ON_EXIT)
             x.event = (struct event){
                 .valid = true, .type = EVENT_EXTERNAL_INTERRUPT, .vector = acknowledge_interrupt(cpu)};
-        vm_exit(cpu, &x);
+        if (cpu_has_pin(cpu, PIN_POSTED_INTERRUPTS) && x.event.vector == cpu->c.posted_vector)
+            apic_process_posted_interrupts(cpu);
+        else
+            vm_exit(cpu, &x);
         return true;
     }
     if (!open)

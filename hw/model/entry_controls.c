@@ -41,6 +41,10 @@ void controls_read(struct hw_cpu *cpu)
     }
     if ((c->secondary & SECONDARY_VIRTUALIZE_APIC_ACCESSES) && model_field_exists(p, F_APIC_ACCESS_ADDRESS))
         c->apic_access = vmcs_get(cpu, F_APIC_ACCESS_ADDRESS);
+    if ((c->pin & PIN_POSTED_INTERRUPTS) && model_field_exists(p, F_POSTED_INTERRUPT_VECTOR)) {
+        c->posted_vector = (uint16_t)vmcs_get(cpu, F_POSTED_INTERRUPT_VECTOR);
+        c->posted_descriptor = vmcs_get(cpu, F_POSTED_INTERRUPT_DESCRIPTOR_ADDRESS);
+    }
     c->tsc_multiplier = 1ull << 48;
     if ((c->secondary & SECONDARY_USE_TSC_SCALING) && (c->primary & PRIMARY_USE_TSC_OFFSETTING))
         c->tsc_multiplier = vmcs_get(cpu, F_TSC_MULTIPLIER);
@@ -141,6 +145,22 @@ static const char *check_apic(struct hw_cpu *cpu)
     return NULL;
 }
 
+static const char *check_posted_interrupts(struct hw_cpu *cpu)
+{
+    const struct controls *c = &cpu->c;
+    if (!(c->pin & PIN_POSTED_INTERRUPTS))
+        return NULL;
+    if (!(c->secondary & SECONDARY_VIRTUAL_INTERRUPT_DELIVERY))
+        return "posted interrupts without virtual-interrupt delivery";
+    if (!(c->exit & EXIT_ACKNOWLEDGE_INTERRUPT_ON_EXIT))
+        return "posted interrupts without \"acknowledge interrupt on exit\"";
+    if (c->posted_vector >> 8)
+        return "bits 15:8 of the posted-interrupt notification vector are not 0";
+    if ((c->posted_descriptor & 63) || !fits_physical_width(cpu, c->posted_descriptor))
+        return "the posted-interrupt descriptor address is not aligned or too wide";
+    return NULL;
+}
+
 static const char *check_execution(struct hw_cpu *cpu)
 {
     const struct controls *c = &cpu->c;
@@ -166,8 +186,6 @@ static const char *check_execution(struct hw_cpu *cpu)
         if (!page_is_valid(cpu, c->eptp_list))
             return "the EPTP-list address is not aligned or too wide";
     }
-    if (c->pin & PIN_POSTED_INTERRUPTS)
-        rule_broken(cpu, "VM entry with posted interrupts, which the model does not know yet");
     return NULL;
 }
 
@@ -235,7 +253,7 @@ static const char *check_injection(struct hw_cpu *cpu)
 const char *entry_check_controls(struct hw_cpu *cpu)
 {
     static const char *(*const checks[])(struct hw_cpu *) = {
-        check_words,     check_execution_addresses, check_apic,
+        check_words,     check_execution_addresses, check_apic,      check_posted_interrupts,
         check_execution, check_lists_and_exit,      check_injection,
     };
     for (unsigned i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {

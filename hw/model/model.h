@@ -153,6 +153,8 @@ struct controls {
     uint64_t vm_functions, eptp_list;
     uint64_t pml_address, virtualization_exception_area;
     uint64_t virtual_apic, apic_access;
+    uint64_t posted_descriptor;
+    uint16_t posted_vector;  // that notifies
     uint64_t tsc_multiplier; // 48 bits behind the binary point
     uint32_t tpr_threshold;
 };
@@ -334,6 +336,7 @@ void apic_enter(struct hw_cpu *cpu);
 void apic_leave(struct hw_cpu *cpu);
 bool apic_exit_behind_entry(struct hw_cpu *cpu);
 bool apic_deliver_virtual_interrupt(struct hw_cpu *cpu);
+void apic_process_posted_interrupts(struct hw_cpu *cpu);
 uint64_t apic_read_cr8(const struct hw_cpu *cpu);
 void apic_write_cr8(struct hw_cpu *cpu, uint64_t value);
 bool apic_reads_msr(const struct hw_cpu *cpu, uint32_t msr, uint64_t *value); // from the virtual-APIC page
