@@ -40,22 +40,52 @@ uint32_t nvmx_caps_allowed0(const struct nvmx_caps *caps, enum caps_word word)
     return (uint32_t)caps_control(caps, word, true);
 }
 
-// The controls that the engine virtualizes. A control's row in docs/controls.md says how.
-static const uint32_t virtualized[CAPS_WORD_COUNT] = {
-    [CAPS_PIN] = PIN_EXTERNAL_INTERRUPT_EXITING | PIN_NMI_EXITING | PIN_VIRTUAL_NMIS | PIN_PREEMPTION_TIMER,
-    [CAPS_PRIMARY] = ~0u,
-    [CAPS_SECONDARY] = SECONDARY_VIRTUALIZE_APIC_ACCESSES | SECONDARY_ENABLE_EPT |
-                       SECONDARY_DESCRIPTOR_TABLE_EXITING | SECONDARY_ENABLE_RDTSCP |
-                       SECONDARY_VIRTUALIZE_X2APIC_MODE | SECONDARY_ENABLE_VPID | SECONDARY_WBINVD_EXITING |
-                       SECONDARY_UNRESTRICTED_GUEST | SECONDARY_APIC_REGISTER_VIRTUALIZATION |
-                       SECONDARY_VIRTUAL_INTERRUPT_DELIVERY | SECONDARY_PAUSE_LOOP_EXITING |
-                       SECONDARY_RDRAND_EXITING | SECONDARY_ENABLE_INVPCID | SECONDARY_RDSEED_EXITING |
-                       SECONDARY_ENABLE_XSAVES | SECONDARY_USE_TSC_SCALING,
-    [CAPS_EXIT] = EXIT_SAVE_DEBUG_CONTROLS | EXIT_HOST_ADDRESS_SPACE_SIZE |
-                  EXIT_ACKNOWLEDGE_INTERRUPT_ON_EXIT | EXIT_SAVE_PAT | EXIT_LOAD_PAT | EXIT_SAVE_EFER |
-                  EXIT_LOAD_EFER | EXIT_SAVE_PREEMPTION_TIMER,
-    [CAPS_ENTRY] = ENTRY_LOAD_DEBUG_CONTROLS | ENTRY_IA32E_MODE_GUEST | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER,
+// What controls.def says about a control: how it is offered, and what L1 must be offered for it to be.
+enum control_offer { OFFERED, NOT_OFFERED };
+struct control_row {
+    uint8_t word, offer; // the enums
+    uint32_t bit, needs[CAPS_WORD_COUNT];
 };
+#define NOTHING             .needs = {0}
+#define NEEDS(word, bits)   .needs = {[CAPS_##word] = (bits)}
+#define NEEDS_2(a, x, b, y) .needs = {[CAPS_##a] = (x), [CAPS_##b] = (y)}
+static const struct control_row control_rows[] = {
+#define CONTROL(word_, number, name, offer_, needs_, scenario, guest_case, text)                             \
+    {.word = CAPS_##word_, .bit = 1u << (number), .offer = (offer_), needs_},
+#include <nvmx/controls.def>
+#undef CONTROL
+};
+#define CONTROL_COUNT (sizeof control_rows / sizeof control_rows[0])
+#define CONTROL(word, number, name, offer, needs, scenario, guest_case, text)                                \
+    _Static_assert(word##_##name == 1u << (number), #word "_" #name ": controls.h against controls.def");
+#include <nvmx/controls.def>
+#undef CONTROL
+
+// The controls that L1 may set, by word: those offered that the processor has, less what needs one that L1
+// has not got.
+static void caps_offered_controls(const struct nvmx_caps *hardware, uint32_t allowed1[CAPS_WORD_COUNT])
+{
+    for (unsigned word = 0; word < CAPS_WORD_COUNT; word++)
+        allowed1[word] = 0;
+    for (unsigned i = 0; i < CONTROL_COUNT; i++)
+        if (control_rows[i].offer == OFFERED)
+            allowed1[control_rows[i].word] |=
+                control_rows[i].bit & nvmx_caps_allowed1(hardware, (enum caps_word)control_rows[i].word);
+    bool changed = true;
+    while (changed) {
+        changed = false;
+        for (unsigned i = 0; i < CONTROL_COUNT; i++) {
+            const struct control_row *row = &control_rows[i];
+            bool missing = false;
+            for (unsigned word = 0; word < CAPS_WORD_COUNT; word++)
+                missing |= (row->needs[word] & ~allowed1[word]) != 0;
+            if (missing && (allowed1[row->word] & row->bit) != 0) {
+                allowed1[row->word] &= ~row->bit;
+                changed = true;
+            }
+        }
+    }
+}
 
 static void caps_offer_controls(struct nvmx_caps *offered, uint32_t msr, uint32_t allowed1)
 {
@@ -79,20 +109,22 @@ static uint64_t caps_vmcs_enum(const struct nvmx_caps *offered)
 
 void nvmx_caps_offer(const struct nvmx_caps *hardware, struct nvmx_caps *offered)
 {
+    uint32_t allowed1[CAPS_WORD_COUNT];
+    caps_offered_controls(hardware, allowed1);
     *offered = *hardware;
     uint64_t basic = caps_msr(hardware, MSR_IA32_VMX_BASIC);
     // Our revision and a region of one page, write-back; bit 48 (32-bit addresses) stays 0. Bits 54 (INS/OUTS
     // information) and 55 (TRUE MSRs) are the processor's.
     offered->msr[0] = VMCS12_REVISION | PAGE_SIZE << 32 | 6ull << 50 | (basic & (3ull << 54));
-    caps_offer_controls(offered, MSR_IA32_VMX_PINBASED_CTLS, virtualized[CAPS_PIN]);
-    caps_offer_controls(offered, MSR_IA32_VMX_PROCBASED_CTLS, virtualized[CAPS_PRIMARY]);
-    caps_offer_controls(offered, MSR_IA32_VMX_PROCBASED_CTLS2, virtualized[CAPS_SECONDARY]);
-    caps_offer_controls(offered, MSR_IA32_VMX_EXIT_CTLS, virtualized[CAPS_EXIT]);
-    caps_offer_controls(offered, MSR_IA32_VMX_ENTRY_CTLS, virtualized[CAPS_ENTRY]);
-    caps_offer_controls(offered, MSR_IA32_VMX_TRUE_PINBASED_CTLS, virtualized[CAPS_PIN]);
-    caps_offer_controls(offered, MSR_IA32_VMX_TRUE_PROCBASED_CTLS, virtualized[CAPS_PRIMARY]);
-    caps_offer_controls(offered, MSR_IA32_VMX_TRUE_EXIT_CTLS, virtualized[CAPS_EXIT]);
-    caps_offer_controls(offered, MSR_IA32_VMX_TRUE_ENTRY_CTLS, virtualized[CAPS_ENTRY]);
+    caps_offer_controls(offered, MSR_IA32_VMX_PINBASED_CTLS, allowed1[CAPS_PIN]);
+    caps_offer_controls(offered, MSR_IA32_VMX_PROCBASED_CTLS, allowed1[CAPS_PRIMARY]);
+    caps_offer_controls(offered, MSR_IA32_VMX_PROCBASED_CTLS2, allowed1[CAPS_SECONDARY]);
+    caps_offer_controls(offered, MSR_IA32_VMX_EXIT_CTLS, allowed1[CAPS_EXIT]);
+    caps_offer_controls(offered, MSR_IA32_VMX_ENTRY_CTLS, allowed1[CAPS_ENTRY]);
+    caps_offer_controls(offered, MSR_IA32_VMX_TRUE_PINBASED_CTLS, allowed1[CAPS_PIN]);
+    caps_offer_controls(offered, MSR_IA32_VMX_TRUE_PROCBASED_CTLS, allowed1[CAPS_PRIMARY]);
+    caps_offer_controls(offered, MSR_IA32_VMX_TRUE_EXIT_CTLS, allowed1[CAPS_EXIT]);
+    caps_offer_controls(offered, MSR_IA32_VMX_TRUE_ENTRY_CTLS, allowed1[CAPS_ENTRY]);
 
     // Preemption-timer rate, LMA stored, activity states, CR3 targets, MSR-list maximum, VMWRITE to any
     // field, injection with length 0. Not: processor trace, dual-monitor treatment.

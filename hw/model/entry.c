@@ -62,6 +62,7 @@ static void load_non_register_state(struct hw_cpu *cpu)
     cpu->activity = (uint32_t)vmcs_get(cpu, F_GUEST_ACTIVITY_STATE);
     cpu->pending_debug = vmcs_get(cpu, F_GUEST_PENDING_DEBUG_EXCEPTIONS);
     cpu->mtf_pending = false;
+    cpu->pause_seen = false;
     cpu->nmi_unblocked_by_iret = false;
     cpu->vectoring.valid = false;
     if (cpu->c.pin & PIN_PREEMPTION_TIMER) {

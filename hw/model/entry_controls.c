@@ -45,6 +45,10 @@ void controls_read(struct hw_cpu *cpu)
         c->posted_vector = (uint16_t)vmcs_get(cpu, F_POSTED_INTERRUPT_VECTOR);
         c->posted_descriptor = vmcs_get(cpu, F_POSTED_INTERRUPT_DESCRIPTOR_ADDRESS);
     }
+    if ((c->secondary & SECONDARY_PAUSE_LOOP_EXITING) && model_field_exists(p, F_PLE_GAP)) {
+        c->ple_gap = (uint32_t)vmcs_get(cpu, F_PLE_GAP);
+        c->ple_window = (uint32_t)vmcs_get(cpu, F_PLE_WINDOW);
+    }
     c->tsc_multiplier = 1ull << 48;
     if ((c->secondary & SECONDARY_USE_TSC_SCALING) && (c->primary & PRIMARY_USE_TSC_OFFSETTING))
         c->tsc_multiplier = vmcs_get(cpu, F_TSC_MULTIPLIER);

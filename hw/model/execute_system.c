@@ -24,6 +24,21 @@ static void exit_or_nop(struct hw_cpu *cpu, const struct op *op, bool exits, uin
         instruction_retire(cpu, op);
 }
 
+// Changes to Instruction Behavior in VMX Non-Root Operation (PAUSE): PAUSEs at CPL 0 that are not further
+// apart than PLE_Gap are a loop, which may last PLE_Window.
+static bool pause_exits(struct hw_cpu *cpu)
+{
+    if (cpu_has_primary(cpu, PRIMARY_PAUSE_EXITING))
+        return true;
+    if (!cpu_has_secondary(cpu, SECONDARY_PAUSE_LOOP_EXITING) || cpu_cpl(cpu) > 0)
+        return false;
+    if (!cpu->pause_seen || cpu->tsc - cpu->pause_last > cpu->c.ple_gap)
+        cpu->pause_first = cpu->tsc;
+    cpu->pause_seen = true;
+    cpu->pause_last = cpu->tsc;
+    return cpu->tsc - cpu->pause_first > cpu->c.ple_window;
+}
+
 static void halt(struct hw_cpu *cpu, const struct op *op)
 {
     if (cpu_has_primary(cpu, PRIMARY_HLT_EXITING)) {
@@ -231,7 +246,7 @@ void execute_system(struct hw_cpu *cpu, const struct op *op)
         halt(cpu, op);
         break;
     case OP_PAUSE:
-        exit_or_nop(cpu, op, cpu_has_primary(cpu, PRIMARY_PAUSE_EXITING), 40);
+        exit_or_nop(cpu, op, pause_exits(cpu), 40);
         break;
     case OP_RDTSC:
     case OP_RDTSCP:

@@ -157,6 +157,7 @@ struct controls {
     uint16_t posted_vector;  // that notifies
     uint64_t tsc_multiplier; // 48 bits behind the binary point
     uint32_t tpr_threshold;
+    uint32_t ple_gap, ple_window;
 };
 
 // An event that is being delivered, or that the next instruction boundary delivers.
@@ -199,6 +200,8 @@ struct hw_cpu {
     struct controls c;
     uint64_t timer_deadline; // of the VMX-preemption timer, in TSC
     bool mtf_pending;
+    bool pause_seen;                   // at CPL 0, since the VM entry
+    uint64_t pause_first, pause_last; // when: of the loop, and of all
 
     bool interrupt_pending[256];
     unsigned interrupt_count;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Bits of the VMX controls, of the capability MSRs and of the registers that the engine looks at.
+// Bits of the VMX controls (controls.def says what becomes of each), of the capability MSRs and of the registers that the engine looks at.
 // Manual: Virtual Machine Control Structures; appendix VMX Capability Reporting Facility.
 #ifndef NVMX_CONTROLS_H
 #define NVMX_CONTROLS_H
@@ -68,6 +68,7 @@
 #define EXIT_SAVE_EFER                     (1u << 20)
 #define EXIT_LOAD_EFER                     (1u << 21)
 #define EXIT_SAVE_PREEMPTION_TIMER         (1u << 22)
+#define EXIT_SAVE_PERF_GLOBAL_CTRL         (1u << 30)
 
 // VM-Entry Controls
 #define ENTRY_LOAD_DEBUG_CONTROLS   (1u << 2)
