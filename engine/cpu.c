@@ -52,10 +52,9 @@ void nvmx_vcpu_retire(struct nvmx_vcpu *vcpu, struct nvmx_cpu *cpu)
 static void drop_stale_translations(struct nvmx_vcpu *vcpu)
 {
     const struct nvmx_l0_policy *policy = &vcpu->config.policy;
-    if (policy->vpid01 != 0) {
+    if (policy->vpid01 != 0)
         hw_invvpid(vcpu->cpu, INVVPID_SINGLE_CONTEXT, policy->vpid01, 0);
-        hw_invvpid(vcpu->cpu, INVVPID_SINGLE_CONTEXT, policy->vpid02, 0);
-    }
+    vpid02_load(vcpu);
     ept02_load(vcpu);
 }
 

@@ -168,6 +168,15 @@ bool bitmaps_l0_intercepts_msr(struct nvmx_vcpu *vcpu, uint32_t msr, bool write)
 bool bitmaps_open_msr(struct nvmx_vcpu *vcpu, uint32_t msr, bool write);
 bool bitmaps_open_io(struct nvmx_vcpu *vcpu, uint16_t port, uint32_t size);
 
+// --- vpid02.c
+// ----------------------------------------------------------------------------------------------
+void vpid02_init(struct nvmx_vcpu *vcpu);
+void vpid02_load(struct nvmx_vcpu *vcpu); // the vcpu comes to a logical processor
+// The VPID to run L2 with, on behalf of vpid12 (0: L1 uses none), flushed if need be; 0: there is none.
+uint16_t vpid02_use(struct nvmx_vcpu *vcpu, uint16_t vpid12);
+// L1's INVVPID. What it names of the vcpu's tags, and nothing else.
+void vpid02_invalidate(struct nvmx_vcpu *vcpu, enum hw_invvpid_type type, uint16_t vpid12, uint64_t linear);
+
 // --- ept02.c, ept12.c
 // --------------------------------------------------------------------------------------------
 void ept02_init(struct ept02 *ept02, l0pa_t pool, uint32_t pages);

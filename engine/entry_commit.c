@@ -5,18 +5,15 @@
 
 #include <nvmx/check.h>
 
-// vpid02 holds the translations of one vpid12; without VPID of L1's, every entry drops them.
-static void commit_vpid(struct nvmx_vcpu *vcpu)
+// Which of the vcpu's VPIDs this L2 runs under.
+static void commit_vpid(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
 {
-    uint16_t vpid02 = vcpu->config.policy.vpid02;
-    if (vpid02 == 0)
-        return;
     uint16_t vpid12 = 0;
     if ((vmcs12_secondary(vcpu) & SECONDARY_ENABLE_VPID) != 0)
         vpid12 = (uint16_t)vmcs12_get(vcpu, F_VPID);
-    if (vpid12 == 0 || vpid12 != vcpu->last_vpid12)
-        hw_invvpid(vcpu->cpu, INVVPID_SINGLE_CONTEXT, vpid02, 0);
-    vcpu->last_vpid12 = vpid12;
+    plan->field[F_VPID] = vpid02_use(vcpu, vpid12);
+    if (plan->field[F_VPID] != 0)
+        vmcs_write_if_changed(vcpu, &vcpu->vmcs02, F_VPID, plan->field[F_VPID]);
 }
 
 static void commit_merged(struct nvmx_vcpu *vcpu, const struct entry_plan *plan)
@@ -58,6 +55,7 @@ void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
     event_leave_vmcs(vcpu);
     vmcs_make_current(vcpu, vmcs02);
     vmcs_write_host_state(vcpu, vmcs02); // constant and per-processor parts
+    commit_vpid(vcpu, plan);
     commit_merged(vcpu, plan);
     struct field_set rare = field_set_and(vcpu->rare, vmcs12->dirty);
     FIELD_SET_FOR_EACH(field, rare)
@@ -71,7 +69,6 @@ void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
     vmcs12->dirty = (struct field_set){{0}};
     vmcs12->rare_in_vmcs02 = true;
     bitmaps_before_entry(vcpu);
-    commit_vpid(vcpu);
     vcpu->event = plan->event;
     vcpu->in_l2 = true;
     vcpu->entry_pending = true;

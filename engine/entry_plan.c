@@ -43,7 +43,6 @@ static void plan_controls(struct nvmx_vcpu *vcpu, uint64_t *field)
     field[F_EXCEPTION_BITMAP] |= policy->exception_bitmap;
     if ((policy->exception_bitmap >> VECTOR_PF & 1) != 0) // L0 wants every page fault
         field[F_PAGE_FAULT_ERROR_CODE_MASK] = field[F_PAGE_FAULT_ERROR_CODE_MATCH] = 0;
-    field[F_VPID] = policy->vpid02;
 }
 
 static void plan_exit_controls(struct nvmx_vcpu *vcpu, uint64_t *field)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // ept02: what L1's EPT maps, in machine addresses; filled when L2 misses, dropped when L1 invalidates, like
 // the TLB that it is. One set of roots a vcpu, so that L1's INVEPT on one processor concerns this one's ept02
-// only. Memory is a fixed pool; when it runs out, every table but the roots is dropped and filled again.
+// only. Memory is a fixed pool; when it runs out, the root that was not used for longest is dropped.
 // Manual: The Extended Page Table Mechanism (EPT); Caching Translation Information.
 #include "engine.h"
 
@@ -153,24 +153,39 @@ static uint64_t *entry_reach(struct nvmx_vcpu *vcpu, struct ept02_root *root, l2
     }
 }
 
+// The pool is empty: what the root maps that was not used for longest goes, and the current one's last.
+static void pool_reclaim(struct nvmx_vcpu *vcpu)
+{
+    struct ept02 *ept02 = &vcpu->ept02;
+    struct ept02_root *current = &ept02->root[ept02->current], *oldest = current;
+    for (uint32_t i = 0; i < EPT02_ROOT_COUNT; i++) {
+        struct ept02_root *root = &ept02->root[i];
+        if (root != current && root->filled && (oldest == current || root->last_used < oldest->last_used))
+            oldest = root;
+    }
+    ept02->reclaim_count++;
+    root_drop(vcpu, oldest);
+}
+
 static void leaf_install(struct nvmx_vcpu *vcpu, l2pa_t address, unsigned level, uint64_t leaf)
 {
     struct ept02_root *root = &vcpu->ept02.root[vcpu->ept02.current];
     bool replaced = false;
-    uint64_t *entry = entry_reach(vcpu, root, address, level, &replaced);
-    if (entry == NULL) { // exhausted: start over; the pool holds more than one path
-        ept02_drop_all(vcpu);
-        root_drop(vcpu, root);
+    uint64_t *entry = NULL;
+    for (unsigned dropped = 0; entry == NULL; dropped++) {
+        root->filled = true; // also by a path that the pool has not enough pages for
         entry = entry_reach(vcpu, root, address, level, &replaced);
-        if (entry == NULL)
+        if (entry == NULL && dropped == EPT02_ROOT_COUNT)
             port_bug("ept02's pool holds not even one path; pages", vcpu->ept02.pool_pages, 0);
+        if (entry == NULL)
+            pool_reclaim(vcpu);
     }
     if (entry_is_table(*entry, level)) {
         subtree_free(&vcpu->ept02, *entry, level);
         replaced = true;
     }
     *entry = leaf;
-    root->filled = true;
+    vcpu->ept02.fill_count++;
     if (replaced)
         hw_invept(vcpu->cpu, INVEPT_SINGLE_CONTEXT, root_pointer(root));
 }

@@ -96,7 +96,7 @@ static void handle_vmxon(struct nvmx_vcpu *vcpu)
     vcpu->vmcs02.constant_written = false;
     vcpu->vmcs02.host_cpu = NULL;
     vcpu->vmcs02.written_known = (struct field_set){{0}};
-    vcpu->last_vpid12 = 0;
+    vpid02_init(vcpu); // every tag is flushed before L2 runs under it
     l1_cr_update_masks(vcpu, true);
     instruction_succeed(vcpu);
 }

@@ -74,11 +74,6 @@ void invalidate_vpid(struct nvmx_vcpu *vcpu)
         instruction_fail(vcpu, VMERR_INVALID_OPERAND);
         return;
     }
-    // vpid02 holds translations of one vpid12 at a time; of any other there are none.
-    uint16_t vpid02 = vcpu->config.policy.vpid02;
-    if (type == INVVPID_ALL_CONTEXTS)
-        hw_invvpid(vcpu->cpu, INVVPID_SINGLE_CONTEXT, vpid02, 0);
-    else if (vpid12 == vcpu->last_vpid12)
-        hw_invvpid(vcpu->cpu, (enum hw_invvpid_type)type, vpid02, descriptor.second);
+    vpid02_invalidate(vcpu, (enum hw_invvpid_type)type, vpid12, descriptor.second);
     instruction_succeed(vcpu);
 }

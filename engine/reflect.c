@@ -165,7 +165,7 @@ static void load_host_state(struct nvmx_vcpu *vcpu, uint64_t efer, uint64_t pat)
         port_l1_read(vcpu, l1pa(field[F_HOST_CR3] & 0xffffffe0), pdpte, sizeof pdpte))
         for (unsigned i = 0; i < 4; i++)
             vmcs_write(vcpu, (enum vmcs_field)(F_GUEST_PDPTE0 + i), pdpte[i]);
-    if (vcpu->config.policy.vpid01 != 0 && vcpu->last_vpid12 == 0) // L1 without VPID: the exit flushes
+    if (vcpu->config.policy.vpid01 != 0 && vcpu->vpid02.vpid12 == 0) // L1 without VPID: the exit flushes
         hw_invvpid(vcpu->cpu, INVVPID_SINGLE_CONTEXT, vcpu->config.policy.vpid01, 0);
 }
 

@@ -70,6 +70,7 @@ void nvmx_vcpu_init(struct nvmx_vcpu *vcpu, const struct nvmx_vcpu_config *confi
     vmcs_init(&vcpu->vmcs02, config->pages.vmcs02);
     field_sets_init(vcpu);
     ept02_init(&vcpu->ept02, config->pages.ept02_pool, config->pages.ept02_pool_pages);
+    vpid02_init(vcpu);
     bitmaps_init(vcpu);
     if (config->pages.shadow_vmcs.value != 0) {
         vmcs_region_prepare(config, config->pages.shadow_vmcs);

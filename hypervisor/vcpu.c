@@ -45,8 +45,9 @@ static struct nvmx_l0_policy policy_for(const struct cpu *cpu)
         .io_bitmap_b = io_bitmap_b(),
         .msr_bitmap = msr_bitmap_create(),
         .ept_pointer = ept01_pointer(),
-        .vpid01 = vpid ? (uint16_t)(2 * cpu->index + 1) : 0,
-        .vpid02 = vpid ? (uint16_t)(2 * cpu->index + 2) : 0,
+        .vpid01 = vpid ? (uint16_t)((1 + VPID02_LIMIT) * cpu->index + 1) : 0,
+        .vpid02 = vpid ? (uint16_t)((1 + VPID02_LIMIT) * cpu->index + 2) : 0,
+        .vpid02_count = VPID02_LIMIT,
     };
 }
 

@@ -82,6 +82,7 @@ struct nvmx_l0_policy {
     l0pa_t msr_bitmap;               // MSRs that L0 intercepts from L1
     uint64_t ept_pointer;            // ept01
     uint16_t vpid01, vpid02;         // both non-zero and different, on processors that have VPID; else 0
+    uint16_t vpid02_count;           // vpid02 and so many VPIDs behind it, less one, are L2's; 0: just vpid02
 };
 
 // 4-KByte pages of L0's memory that one vcpu needs besides ept02's pool (each page zeroed by the engine).
@@ -113,7 +114,24 @@ struct learned_bits {
     uint32_t count, next_victim;
 };
 
-#define EPT02_ROOT_COUNT 8
+// The vcpu's VPIDs for L2, and which vpid12 each of them stands for (vpid02.c).
+#define VPID02_LIMIT 16
+struct vpid02_tag {
+    uint16_t vpid12; // 0: that L2 runs without VPID
+    bool used;       // it stands for vpid12
+    bool stale;      // to be flushed before it is used
+    uint64_t last_used;
+};
+struct vpid02 {
+    struct vpid02_tag tag[VPID02_LIMIT];
+    uint32_t count; // of tags; 0: the processor has no VPID
+    uint32_t current;
+    uint16_t vpid12; // of the last entry; 0: none
+    uint64_t clock;
+    uint64_t flush_count;
+};
+
+#define EPT02_ROOT_COUNT 16
 
 // One cached ept02: the shadow of what L1's EPT pointer `eptp12` maps.
 struct ept02_root {
@@ -131,7 +149,9 @@ struct ept02 {
     uint32_t pool_pages, fresh; // pages [fresh, pool_pages) were never used
     uint32_t free_list;         // page number + 1 of the first free page, 0: none
     uint64_t clock;
-    l0pa_t void_page; // what L1-physical addresses are backed with where L1 has nothing
+    uint64_t fill_count;    // translations that were filled in
+    uint64_t reclaim_count; // roots that were dropped because the pool was empty
+    l0pa_t void_page;       // what L1-physical addresses are backed with where L1 has nothing
 };
 
 // L1's current VMCS as L1 wrote it: a copy in L0's memory. The rest of what L1 believes lives in L1's region.
@@ -171,7 +191,7 @@ struct nvmx_vcpu {
     l1pa_t vmxon_pointer;
     l1pa_t vmcs12_pointer; // all ones: L1 has no current VMCS
     struct vmcs12 vmcs12;
-    uint64_t last_vpid12; // whose translations vpid02 holds
+    struct vpid02 vpid02;
     struct ept02 ept02;
     struct learned_bits learned_msr, learned_io;
 

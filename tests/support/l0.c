@@ -149,8 +149,10 @@ static struct nvmx_l0_policy policy_of(const struct virtual_processor *p)
     if (capability_allowed1(hardware, WORD_PIN) & PIN_VIRTUAL_NMIS)
         policy.pin |= PIN_VIRTUAL_NMIS;
     if (policy.secondary & SECONDARY_ENABLE_VPID) {
-        policy.vpid01 = (uint16_t)(1 + 2 * p->index);
-        policy.vpid02 = (uint16_t)(2 + 2 * p->index);
+        uint16_t count = world->config.vpid02_count;
+        policy.vpid01 = (uint16_t)(1 + 16 * p->index);
+        policy.vpid02 = (uint16_t)(2 + 16 * p->index);
+        policy.vpid02_count = count != 0 ? count : 4;
     }
     return policy;
 }

@@ -24,6 +24,7 @@ struct world_config {
     bool without_vmcs_shadowing;
     uint32_t l0_exceptions;    // exception bitmap of L0's own; L0 raises what it gets again
     uint32_t ept02_pool_pages; // 0: 256
+    uint16_t vpid02_count;     // VPIDs that L0 gives a vcpu for its L2s; 0: 4
     unsigned move_one_in; // nested: L0 moves the vcpu to a random logical processor at one in so many exits
 };
 
