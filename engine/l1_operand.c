@@ -120,7 +120,8 @@ static enum access_result linear_access(struct nvmx_vcpu *vcpu, uint64_t linear,
     if (first >= size)
         return linear_piece(vcpu, linear & mask, buffer, size, write);
     // A write that crosses into a page that faults changes nothing: both pages are walked first.
-    if (write && linear_piece(vcpu, (linear + first) & mask, NULL, 0, true) != ACCESS_OK)
+    if (write && (linear_piece(vcpu, linear & mask, NULL, 0, true) != ACCESS_OK ||
+                  linear_piece(vcpu, (linear + first) & mask, NULL, 0, true) != ACCESS_OK))
         return ACCESS_FAULT;
     if (linear_piece(vcpu, linear & mask, buffer, first, write) != ACCESS_OK)
         return ACCESS_FAULT;
