@@ -7,7 +7,7 @@
 
 struct check_context {
     struct nvmx_vcpu *vcpu; // NULL: memory is unknown
-    const uint64_t *field;
+    const uint64_t *field, *pdpte;
     const struct nvmx_caps *caps;
     uint64_t misc, cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1;
     uint64_t physical_width;
@@ -170,12 +170,10 @@ static bool pdpte_reserved(const struct check_context *c)
 {
     if ((V(GUEST_CR0) & CR0_PG) == 0 || (V(GUEST_CR4) & CR4_PAE) == 0 || ENTRY(IA32E_MODE_GUEST))
         return false;
-    uint64_t pdpte[4] = {V(GUEST_PDPTE0), V(GUEST_PDPTE1), V(GUEST_PDPTE2), V(GUEST_PDPTE3)};
-    if (!SECONDARY(ENABLE_EPT) && c->vcpu == NULL)
+    const uint64_t field[4] = {V(GUEST_PDPTE0), V(GUEST_PDPTE1), V(GUEST_PDPTE2), V(GUEST_PDPTE3)};
+    const uint64_t *pdpte = SECONDARY(ENABLE_EPT) ? field : c->pdpte;
+    if (pdpte == NULL)
         return false;
-    if (!SECONDARY(ENABLE_EPT) &&
-        !port_l1_read(c->vcpu, l1pa(V(GUEST_CR3) & 0xffffffe0), pdpte, sizeof pdpte))
-        return true;
     for (unsigned i = 0; i < 4; i++)
         if ((pdpte[i] & 1) != 0 && ((pdpte[i] & 0x1e6) != 0 || pdpte[i] >> c->physical_width != 0))
             return true;
@@ -241,6 +239,7 @@ static struct check_context context_make(const struct check_input *input)
     return (struct check_context){
         .vcpu = input->vcpu,
         .field = field,
+        .pdpte = input->pdpte,
         .caps = input->caps,
         .misc = msr[MSR_IA32_VMX_MISC - CAPS_MSR_FIRST],
         .cr0_fixed0 = msr[MSR_IA32_VMX_CR0_FIXED0 - CAPS_MSR_FIRST],

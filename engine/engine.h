@@ -142,6 +142,9 @@ struct entry_plan {
     X(GUEST_IA32_EFER)                                                                                       \
     X(GUEST_IA32_PAT) X(GUEST_IA32_DEBUGCTL) X(GUEST_DR7) X(VM_ENTRY_CONTROLS) X(EPT_POINTER)
 // Pure: reads vmcs12, L1's registers in vmcs01 (which is current) and L1's memory.
+// First, the PDPTEs: an entry to an L2 with PAE paging and without EPT loads them from L1's memory, and
+// checks what it loaded.
+void entry_plan_pdptes(struct nvmx_vcpu *vcpu, struct entry_plan *plan);
 void entry_plan_make(struct nvmx_vcpu *vcpu, bool all, struct entry_plan *plan);
 // Cannot fail. Afterwards vmcs02 is current and L2 runs next.
 void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan);
@@ -246,6 +249,10 @@ extern const uint8_t exit_info_members[EXIT_REASON_COUNT]; // EXIT_INFO_* of exi
 #define EXIT_INFO_P 0x10u
 #define EXIT_INFO_V 0x20u
 uint32_t event_type(uint32_t info);
+// Around every entry while vcpu->shutdown is set (shutdown.c).
+void shutdown_before_entry(struct nvmx_vcpu *vcpu);
+void shutdown_after_exit(struct nvmx_vcpu *vcpu);
+
 void event_prepare(struct nvmx_vcpu *vcpu);            // before an entry: what is injected
 void event_after_exit(struct nvmx_vcpu *vcpu);         // what the exit interrupted the delivery of
 void event_leave_vmcs(struct nvmx_vcpu *vcpu);         // the current VMCS is about to be another

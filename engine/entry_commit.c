@@ -72,6 +72,7 @@ void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
     vcpu->event = plan->event;
     vcpu->in_l2 = true;
     vcpu->entry_pending = true;
+    vcpu->shutdown = vmcs12_get(vcpu, F_GUEST_ACTIVITY_STATE) == ACTIVITY_SHUTDOWN;
     vcpu->entry_count++;
 }
 
@@ -108,18 +109,20 @@ static bool stage_holds(struct nvmx_vcpu *vcpu, const struct check_input *input,
 }
 
 // Stages whose outcome cannot differ from that of the last successful entry of this vmcs12 are left out.
-static bool entry_checks_hold(struct nvmx_vcpu *vcpu, bool controls_dirty)
+static bool entry_checks_hold(struct nvmx_vcpu *vcpu, bool controls_dirty, struct entry_plan *plan)
 {
     const struct field_set *dirty = &vcpu->vmcs12.dirty;
     bool host_dirty = controls_dirty || field_set_meets(dirty, &vcpu->host);
     bool guest_dirty = controls_dirty || field_set_meets(dirty, &vcpu->guest_not_hot);
     if (guest_dirty)
         vmcs12_sync_rare(vcpu);
+    entry_plan_pdptes(vcpu, plan);
     const struct check_input input = {
         .field = vcpu->vmcs12.field,
         .caps = vcpu->config.offered,
         .physical_address_width = vcpu->config.l1_physical_address_width,
         .long_mode = (vmcs_read(vcpu, F_GUEST_IA32_EFER) & EFER_LMA) != 0,
+        .pdpte = plan->has_pdpte ? plan->pdpte : NULL,
         .vcpu = vcpu,
     };
     struct check_report report;
@@ -135,9 +138,9 @@ void entry_from_l1(struct nvmx_vcpu *vcpu)
 {
     shadow_collect(vcpu);
     bool controls_dirty = field_set_meets(&vcpu->vmcs12.dirty, &vcpu->controls);
-    if (!entry_checks_hold(vcpu, controls_dirty))
-        return;
     struct entry_plan plan;
+    if (!entry_checks_hold(vcpu, controls_dirty, &plan))
+        return;
     entry_plan_make(vcpu, controls_dirty || field_set_meets(&vcpu->vmcs12.dirty, &vcpu->merged), &plan);
 
     uint32_t msr_count = (uint32_t)vmcs12_get(vcpu, F_VM_ENTRY_MSR_LOAD_COUNT);

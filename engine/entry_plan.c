@@ -98,14 +98,18 @@ static void plan_inherited(struct nvmx_vcpu *vcpu, uint64_t *field)
     field[F_VM_ENTRY_CONTROLS] = adjust(vcpu, CAPS_ENTRY, entry);
 }
 
-// L2 with PAE paging and without EPT of L1's: the entry loads the PDPTEs from L1's memory.
-static void plan_pdptes(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
+void entry_plan_pdptes(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
 {
+    plan->has_pdpte = false;
+    if ((vmcs12_secondary(vcpu) & SECONDARY_ENABLE_EPT) != 0)
+        return;
     uint64_t cr0 = vmcs12_get(vcpu, F_GUEST_CR0), cr4 = vmcs12_get(vcpu, F_GUEST_CR4);
     bool ia32e = (vmcs12_get(vcpu, F_VM_ENTRY_CONTROLS) & ENTRY_IA32E_MODE_GUEST) != 0;
     l1pa_t at = l1pa(vmcs12_get(vcpu, F_GUEST_CR3) & 0xffffffe0);
-    plan->has_pdpte = (cr0 & CR0_PG) != 0 && (cr4 & CR4_PAE) != 0 && !ia32e &&
-                      port_l1_read(vcpu, at, plan->pdpte, sizeof plan->pdpte);
+    plan->has_pdpte = (cr0 & CR0_PG) != 0 && (cr4 & CR4_PAE) != 0 && !ia32e;
+    if (plan->has_pdpte && !port_l1_read(vcpu, at, plan->pdpte, sizeof plan->pdpte))
+        for (unsigned i = 0; i < 4; i++)
+            plan->pdpte[i] = ~0ull; // what a hole reads as
 }
 
 void entry_plan_make(struct nvmx_vcpu *vcpu, bool all, struct entry_plan *plan)
@@ -132,9 +136,6 @@ void entry_plan_make(struct nvmx_vcpu *vcpu, bool all, struct entry_plan *plan)
         plan->event.info = 0;
     plan->event.error_code = (uint32_t)vmcs12_get(vcpu, F_VM_ENTRY_EXCEPTION_ERROR_CODE);
     plan->event.instruction_length = (uint32_t)vmcs12_get(vcpu, F_VM_ENTRY_INSTRUCTION_LENGTH);
-    plan->has_pdpte = false;
-    if ((vmcs12_secondary(vcpu) & SECONDARY_ENABLE_EPT) == 0) {
+    if ((vmcs12_secondary(vcpu) & SECONDARY_ENABLE_EPT) == 0)
         field[F_EPT_POINTER] = vcpu->config.policy.ept_pointer;
-        plan_pdptes(vcpu, plan);
-    }
 }

@@ -44,6 +44,7 @@ struct check_input {
     const struct nvmx_caps *caps;
     uint64_t physical_address_width; // bits
     bool long_mode;                  // the processor that executes VMLAUNCH is in IA-32e mode
+    const uint64_t *pdpte;           // the four in memory at CR3, of an L2 without EPT; NULL: unknown
     struct nvmx_vcpu
         *vcpu; // whose memory rules about pointers look into; NULL: memory is unknown, such rules hold
 };
