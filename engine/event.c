@@ -9,10 +9,17 @@ uint32_t event_type(uint32_t info)
     return (info & INTERRUPTION_TYPE_MASK) >> INTERRUPTION_TYPE_SHIFT;
 }
 
-static struct nvmx_event event_make(uint32_t type, uint32_t vector, bool has_error, uint32_t error_code)
+static struct nvmx_event event_make(uint32_t type, uint32_t vector)
 {
-    struct nvmx_event event = {.info = INTERRUPTION_VALID | type << INTERRUPTION_TYPE_SHIFT | vector};
-    if (has_error) {
+    return (struct nvmx_event){.info = INTERRUPTION_VALID | type << INTERRUPTION_TYPE_SHIFT | vector};
+}
+
+// For whoever ran last. Real-address mode knows no error codes.
+static struct nvmx_event event_make_exception(const struct nvmx_vcpu *vcpu, uint32_t vector, bool has_error,
+                                              uint32_t error_code)
+{
+    struct nvmx_event event = event_make(EVENT_HARDWARE_EXCEPTION, vector);
+    if (has_error && (vmcs_read(vcpu, F_GUEST_CR0) & CR0_PE) != 0) {
         event.info |= INTERRUPTION_ERROR_CODE;
         event.error_code = error_code;
     }
@@ -50,7 +57,7 @@ void event_leave_vmcs(struct nvmx_vcpu *vcpu)
 // While an entry to L2 is pending, L2 runs first: the manual delivers NMIs after the entry, not before.
 static void event_take_nmi(struct nvmx_vcpu *vcpu)
 {
-    if (vcpu->event.info != 0 || vcpu->entry_pending)
+    if (vcpu->event.info != 0 || vcpu->entry_pending || vcpu->aborted)
         return;
     if (l2_nmi_exits(vcpu)) {
         vcpu->nmi_pending = false;
@@ -66,11 +73,11 @@ static void event_take_nmi(struct nvmx_vcpu *vcpu)
         nmi_window_set(vcpu, true);
         return;
     }
-    if (vmcs_read(vcpu, F_GUEST_ACTIVITY_STATE) > ACTIVITY_HLT)
+    if (vmcs_read(vcpu, F_GUEST_ACTIVITY_STATE) == ACTIVITY_WAIT_FOR_SIPI)
         return;
     event_leave_vmcs(vcpu);
     vcpu->nmi_pending = false;
-    vcpu->event = event_make(EVENT_NMI, VECTOR_NMI, false, 0);
+    vcpu->event = event_make(EVENT_NMI, VECTOR_NMI);
 }
 
 // Exits that exist only because of nmi_window_set: the window, and NMIs that arrive while it is awaited.
@@ -141,7 +148,7 @@ bool event_l1_wants_exception(const struct nvmx_vcpu *vcpu, uint32_t vector, uin
 
 void nvmx_raise(struct nvmx_vcpu *vcpu, uint32_t vector, bool has_error, uint32_t error_code)
 {
-    struct nvmx_event event = event_make(EVENT_HARDWARE_EXCEPTION, vector, has_error, error_code);
+    struct nvmx_event event = event_make_exception(vcpu, vector, has_error, error_code);
     uint32_t first = vcpu->event.info;
     if ((first & INTERRUPTION_VALID) != 0 && event_type(first) == EVENT_HARDWARE_EXCEPTION) {
         uint32_t first_vector = first & INTERRUPTION_VECTOR_MASK;
@@ -151,12 +158,12 @@ void nvmx_raise(struct nvmx_vcpu *vcpu, uint32_t vector, bool has_error, uint32_
             if (vcpu->in_l2)
                 reflect_exit(vcpu);
             else
-                vmcs_write(vcpu, F_GUEST_ACTIVITY_STATE, ACTIVITY_SHUTDOWN);
+                nvmx_write(vcpu, F_GUEST_ACTIVITY_STATE, ACTIVITY_SHUTDOWN);
             return;
         }
         if ((exception_is_contributory(first_vector) && exception_is_contributory(vector)) ||
             (first_vector == VECTOR_PF && (exception_is_contributory(vector) || vector == VECTOR_PF)))
-            event = event_make(EVENT_HARDWARE_EXCEPTION, VECTOR_DF, true, 0);
+            event = event_make_exception(vcpu, VECTOR_DF, true, 0);
     }
     uint32_t raised = event.info & INTERRUPTION_VECTOR_MASK;
     if (vcpu->in_l2 && event_l1_wants_exception(vcpu, raised, event.error_code)) {

@@ -41,6 +41,7 @@ void nvmx_reset_l1(struct nvmx_vcpu *vcpu)
     vcpu->in_l2 = false;
     vcpu->entry_pending = false;
     vcpu->nmi_pending = false;
+    vcpu->aborted = false;
     vcpu->event.info = 0;
     vcpu->vmcs12_pointer = l1pa(NO_VMCS12);
     vcpu->vmcs12.rare_in_vmcs02 = false;

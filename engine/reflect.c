@@ -12,7 +12,8 @@ static void vmx_abort(struct nvmx_vcpu *vcpu, uint32_t indicator)
 {
     port_log(vcpu, "VMX abort; indicator, vmcs12", indicator, vcpu->vmcs12_pointer.value);
     port_l1_write(vcpu, l1pa(vcpu->vmcs12_pointer.value + 4), &indicator, sizeof indicator);
-    vmcs_write(vcpu, F_GUEST_ACTIVITY_STATE, ACTIVITY_SHUTDOWN);
+    vcpu->aborted = true;
+    nvmx_write(vcpu, F_GUEST_ACTIVITY_STATE, ACTIVITY_SHUTDOWN);
     vmcs_write(vcpu, F_GUEST_INTERRUPTIBILITY, 0);
 }
 
@@ -174,6 +175,8 @@ static void become_l1(struct nvmx_vcpu *vcpu, uint64_t efer, uint64_t pat)
     vcpu->in_l2 = false;
     vcpu->entry_pending = false;
     vcpu->event.info = 0;
+    if (vcpu->config.branch_predictor_barrier)
+        hw_wrmsr(vcpu->cpu, MSR_IA32_PRED_CMD, PRED_CMD_IBPB);
     vmcs_make_current(vcpu, &vcpu->vmcs01);
     vmcs_write_host_state(vcpu, &vcpu->vmcs01);
     load_host_state(vcpu, efer, pat);

@@ -204,6 +204,8 @@ static void entry_refused(struct nvmx_vcpu *vcpu)
 enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
 {
     event_prepare(vcpu);
+    if (vcpu->shutdown)
+        shutdown_before_entry(vcpu);
     struct vmcs *vmcs = vcpu->current;
     bool l2 = vcpu->in_l2;
     if (!l2 && vcpu->shadow.attached && vcpu->shadow.vmcs.active_on == NULL)
@@ -212,6 +214,8 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
         entry_refused(vcpu);
         return NVMX_CONTINUE;
     }
+    if (vcpu->shutdown)
+        shutdown_after_exit(vcpu);
     exit_read(vcpu);
     uint32_t basic = vcpu->exit.reason & EXIT_REASON_BASIC_MASK;
     if (basic < EXIT_REASON_COUNT)
@@ -268,6 +272,8 @@ void nvmx_write(struct nvmx_vcpu *vcpu, enum vmcs_field field, uint64_t value)
         return;
     }
     vmcs_write(vcpu, field, value);
+    if (field == F_GUEST_ACTIVITY_STATE)
+        vcpu->shutdown = value == ACTIVITY_SHUTDOWN;
     if (field_table[field].entry == ENTRY_MERGED)
         vmcs_note(vcpu->current, field, value);
 }

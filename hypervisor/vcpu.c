@@ -14,7 +14,9 @@
 
 #define SECONDARY_ENABLE_USER_WAIT (1u << 26)
 
-#define VCPU_PAGES 6u // the VMCSs and bitmaps of struct nvmx_vcpu_pages, and L0's own MSR bitmap
+#define CPUID_7_EDX_IBRS_IBPB (1u << 26)
+
+#define VCPU_PAGES 9u // the VMCSs and bitmaps of struct nvmx_vcpu_pages, and L0's own MSR bitmap
 
 static const struct nvmx_caps *hardware_caps, *offered_caps;
 
@@ -51,6 +53,11 @@ static struct nvmx_l0_policy policy_for(const struct cpu *cpu)
     };
 }
 
+static bool has_branch_predictor_barrier(void)
+{
+    return x86_cpuid(0, 0).eax >= 7 && (x86_cpuid(7, 0).edx & CPUID_7_EDX_IBRS_IBPB) != 0;
+}
+
 void vcpu_create(struct cpu *cpu)
 {
     struct vcpu *vcpu = reserve_allocate(sizeof(*vcpu));
@@ -73,6 +80,7 @@ void vcpu_create(struct cpu *cpu)
             },
         .l1_physical_address_width = ept01_address_width(hardware_caps),
         .feature_control = FEATURE_CONTROL_LOCKED | FEATURE_CONTROL_VMX_OUTSIDE_SMX,
+        .branch_predictor_barrier = has_branch_predictor_barrier(),
     };
     nvmx_vcpu_init(&vcpu->nvmx, &config);
     vcpu->cpu = cpu;

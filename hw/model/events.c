@@ -76,6 +76,8 @@ static void raise(struct hw_cpu *cpu, struct event event)
                 .valid = true, .type = EVENT_HARDWARE_EXCEPTION, .vector = VECTOR_DF, .has_error = true};
         }
     }
+    if (!(cpu->r.cr0 & CR0_PE)) // real-address mode knows no error codes
+        event.has_error = false;
     if (!exception_exits(cpu, &event))
         event_deliver(cpu, event);
 }

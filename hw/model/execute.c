@@ -266,6 +266,12 @@ void execute(struct hw_cpu *cpu, const struct op *op)
     case OP_CPUID:
         execute_cpuid(cpu, op);
         break;
+    case OP_FUTURE:
+        if (cpu->vmx == VMX_NON_ROOT)
+            vm_exit_instruction(cpu, (uint32_t)op->a, op, 0);
+        else
+            raise_exception(cpu, VECTOR_UD);
+        break;
     case OP_RDMSR:
     case OP_WRMSR:
         execute_msr(cpu, op);

@@ -68,6 +68,7 @@ static const struct {
     [OP_SET_FLAGS] = {"POPF", 1},
     [OP_SET_CPL] = {"(change of CPL)", 3},
     [OP_COMPATIBILITY] = {"JMP far", 6},
+    [OP_FUTURE] = {"(instruction of a later processor)", 4},
     [OP_INTERRUPT_ARRIVES] = {"(interrupt arrives)", 1},
     [OP_NMI_ARRIVES] = {"(NMI arrives)", 1},
     [OP_INIT_ARRIVES] = {"(INIT arrives)", 1},

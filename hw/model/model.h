@@ -189,6 +189,7 @@ struct hw_cpu {
     struct msr_value msr[MSR_STORAGE];                     // those with no effect of their own
     unsigned msr_count;
     uint64_t tsc;
+    uint64_t predictor_barrier_count; // WRMSRs of IA32_PRED_CMD.IBPB
 
     enum vmx_operation vmx;
     bool c_code; // in root operation the C code that calls hw.h runs

@@ -143,6 +143,11 @@ bool msr_write(struct hw_cpu *cpu, uint32_t msr, uint64_t value)
     case MSR_TSC:
         cpu->tsc = value;
         return true;
+    case MSR_IA32_PRED_CMD: // write-only
+        if (value & ~PRED_CMD_IBPB)
+            return false;
+        cpu->predictor_barrier_count += value;
+        return true;
     case MSR_IA32_EFER:
         return write_efer(cpu, value);
     case MSR_IA32_PAT:

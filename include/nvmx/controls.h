@@ -170,10 +170,14 @@
 #define SEGMENT_DB        (1u << 14)
 #define SEGMENT_G         (1u << 15)
 #define SEGMENT_UNUSABLE  (1u << 16)
+// Present, accessed, page granularity, DPL 0: a readable code segment, and a writable data segment
+#define SEGMENT_CODE_DPL_0 0x809bu
+#define SEGMENT_DATA_DPL_0 0xc093u
 
 // MSRs
 #define MSR_IA32_APIC_BASE               0x1bu
 #define MSR_IA32_FEATURE_CONTROL         0x3au
+#define MSR_IA32_PRED_CMD                0x49u
 #define MSR_IA32_SYSENTER_CS             0x174u
 #define MSR_IA32_SYSENTER_ESP            0x175u
 #define MSR_IA32_SYSENTER_EIP            0x176u
@@ -201,6 +205,8 @@
 #define MSR_IA32_EFER                    0xc0000080u
 #define MSR_FS_BASE                      0xc0000100u
 #define MSR_GS_BASE                      0xc0000101u
+
+#define PRED_CMD_IBPB (1ull << 0)
 
 #define FEATURE_CONTROL_LOCKED          (1ull << 0)
 #define FEATURE_CONTROL_VMX_OUTSIDE_SMX (1ull << 2)

@@ -102,6 +102,9 @@ struct nvmx_vcpu_config {
     struct nvmx_vcpu_pages pages;
     uint64_t l1_physical_address_width; // MAXPHYADDR as L1 sees it
     uint64_t feature_control;           // IA32_FEATURE_CONTROL as L1 reads it
+    // The processor has IA32_PRED_CMD.IBPB (CPUID.(EAX=7,ECX=0):EDX[26]). To the branch predictor L1 and L2
+    // are one guest at one privilege level: only a barrier keeps what L2 trained from L1.
+    bool branch_predictor_barrier;
 };
 
 // The parts of L1's MSR or I/O bitmap that L2 may use without an exit, learned from its exits (bitmaps.c).
@@ -132,6 +135,8 @@ struct vpid02 {
 };
 
 #define EPT02_ROOT_COUNT 16
+
+#define SHUTDOWN_FIELD_COUNT 9
 
 // One cached ept02: the shadow of what L1's EPT pointer `eptp12` maps.
 struct ept02_root {
@@ -181,6 +186,9 @@ struct nvmx_vcpu {
     struct nvmx_event event; // injected at the next entry
     bool nmi_window;         // the current VMCS has NMI-window exiting because an NMI waits
     bool nmi_pending;        // an NMI reached L0 and is L1's (or L2's)
+    bool aborted;            // a VMX abort: L1's processor is in shutdown until its reset
+    bool shutdown;           // whoever is to run may be in the shutdown state (shutdown.c)
+    uint64_t shutdown_saved[SHUTDOWN_FIELD_COUNT], shutdown_pin; // what its VMCS held, while it runs
 
     struct vmcs vmcs01, vmcs02;
     struct vmcs_shadow shadow;

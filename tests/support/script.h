@@ -63,6 +63,7 @@
 #define INIT_ARRIVES              OP(.kind = OP_INIT_ARRIVES)
 #define SIPI_ARRIVES(vector)      OP(.kind = OP_SIPI_ARRIVES, .a = (vector))
 #define TIME_PASSES(cycles)       OP(.kind = OP_TIME_PASSES, .a = (cycles))
+#define FUTURE(reason)            OP(.kind = OP_FUTURE, .a = (reason))
 #define VMCALL                    OP(.kind = OP_VMCALL)
 #define VMLAUNCH                  OP(.kind = OP_VMLAUNCH)
 #define VMRESUME                  OP(.kind = OP_VMRESUME)
