@@ -157,12 +157,19 @@ static void set_extended_control(struct hw_cpu *cpu, const struct op *op)
 
 static void save_extended_state(struct hw_cpu *cpu, const struct op *op)
 {
-    if (cpu->vmx == VMX_NON_ROOT && !cpu_has_secondary(cpu, SECONDARY_ENABLE_XSAVES)) {
+    bool disabled = cpu->vmx == VMX_NON_ROOT && !cpu_has_secondary(cpu, SECONDARY_ENABLE_XSAVES);
+    if (disabled || !(cpu->r.cr4 & CR4_OSXSAVE)) {
         fault_ud(cpu);
         return;
     }
-    // IA32_XSS is 0 in the model, so that the XSS-exiting bitmap never asks for an exit.
-    instruction_retire(cpu, op);
+    cpu->r.gpr[GPR_RAX] = (uint32_t)op->b;
+    cpu->r.gpr[GPR_RDX] = op->b >> 32;
+    uint64_t xss = 0;
+    msr_read(cpu, MSR_XSS, &xss);
+    if (cpu->vmx == VMX_NON_ROOT && (op->b & xss & vmcs_get(cpu, F_XSS_EXITING_BITMAP)))
+        exit_with_operand(cpu, op, op->kind == OP_XSAVES ? 63 : 64, operand_information(op) & 0x0fffffff);
+    else
+        instruction_retire(cpu, op); // the state itself is not modelled
 }
 
 static void debug_register(struct hw_cpu *cpu, const struct op *op)

@@ -201,7 +201,7 @@ struct hw_cpu {
     struct controls c;
     uint64_t timer_deadline; // of the VMX-preemption timer, in TSC
     bool mtf_pending;
-    bool pause_seen;                   // at CPL 0, since the VM entry
+    bool pause_seen;                  // at CPL 0, since the VM entry
     uint64_t pause_first, pause_last; // when: of the loop, and of all
 
     bool interrupt_pending[256];
@@ -354,6 +354,7 @@ void apic_emulate_write(struct hw_cpu *cpu);
 
 // --- msr.c, msr_area.c
 
+#define MSR_XSS 0xda0u
 bool msr_read(struct hw_cpu *cpu, uint32_t msr, uint64_t *value); // false: #GP
 bool msr_write(struct hw_cpu *cpu, uint32_t msr, uint64_t value);
 const char *msr_area_load(struct hw_cpu *cpu, uint64_t address, uint32_t count, uint32_t *failed_entry);

@@ -8,10 +8,11 @@
 #define MSR_X2APIC_LAST   0x83fu
 #define EFER_VALID        (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
 #define DEBUGCTL_VALID    0xffc3ull
+#define XSS_VALID         (1ull << 8) // processor-trace state
 #define APIC_BASE_DEFAULT 0xfee00900ull
 
 // Those with no effect in the model but that they keep their value.
-static bool is_storage(uint32_t msr)
+static bool is_storage(const struct processor *processor, uint32_t msr)
 {
     switch (msr) {
     case MSR_IA32_APIC_BASE:
@@ -24,6 +25,8 @@ static bool is_storage(uint32_t msr)
     case 0xc0000102: // IA32_KERNEL_GS_BASE
     case 0xc0000103: // IA32_TSC_AUX
         return true;
+    case MSR_XSS:
+        return capability_allowed1(processor, WORD_SECONDARY) & SECONDARY_ENABLE_XSAVES;
     default:
         return msr >= MSR_X2APIC_FIRST && msr <= MSR_X2APIC_LAST;
     }
@@ -110,7 +113,7 @@ bool msr_read(struct hw_cpu *cpu, uint32_t msr, uint64_t *value)
         *value = capability_msr(cpu->machine->processor, msr);
         return true;
     }
-    if (!is_storage(msr))
+    if (!is_storage(cpu->machine->processor, msr))
         return false;
     *value = storage(cpu, msr)->value;
     return true;
@@ -174,6 +177,10 @@ bool msr_write(struct hw_cpu *cpu, uint32_t msr, uint64_t value)
         return write_canonical(&r->segment[SEGMENT_FS].base, value);
     case MSR_GS_BASE:
         return write_canonical(&r->segment[SEGMENT_GS].base, value);
+    case MSR_XSS:
+        if (value & ~XSS_VALID)
+            return false;
+        break;
     case 0xc0000082:
     case 0xc0000083:
     case 0xc0000102:
@@ -181,7 +188,8 @@ bool msr_write(struct hw_cpu *cpu, uint32_t msr, uint64_t value)
     default:
         break;
     }
-    if (!is_storage(msr) || msr == 0x802 || msr == 0x803) // x2APIC ID and version are read-only
+    if (!is_storage(cpu->machine->processor, msr) || msr == 0x802 ||
+        msr == 0x803) // x2APIC ID and version are read-only
         return false;
     storage(cpu, msr)->value = value;
     return true;

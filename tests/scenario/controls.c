@@ -52,6 +52,7 @@ static void instructions_that_a_control_enables(void)
     l1_prepare(&l2);
     l1_vmwrite(VMCS_EXCEPTION_BITMAP, 1u << VECTOR_UD);
     l1_vmwrite(VMCS_XSS_EXITING_BITMAP, 0);
+    l1_vmwrite(VMCS_GUEST_CR4, CR4_PAE | CR4_VMXE | CR4_OSXSAVE);
     uint64_t secondary = l1_vmread(VMCS_SECONDARY_CONTROLS), rip = l2.code;
     l1_set_gpr(GPR_RBX, 2); // INVPCID: all contexts
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
