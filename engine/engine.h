@@ -252,6 +252,9 @@ uint32_t event_type(uint32_t info);
 // Around every entry while vcpu->shutdown is set (shutdown.c).
 void shutdown_before_entry(struct nvmx_vcpu *vcpu);
 void shutdown_after_exit(struct nvmx_vcpu *vcpu);
+// --- overlooked.c: around an entry of L2 that injects nothing, on processors with the quirk
+void overlooked_before_entry(struct nvmx_vcpu *vcpu);
+void overlooked_after_exit(struct nvmx_vcpu *vcpu); // when it changed something
 
 void event_prepare(struct nvmx_vcpu *vcpu);            // before an entry: what is injected
 void event_after_exit(struct nvmx_vcpu *vcpu);         // what the exit interrupted the delivery of

@@ -95,8 +95,12 @@ void event_prepare(struct nvmx_vcpu *vcpu)
 {
     if (vcpu->nmi_pending)
         event_take_nmi(vcpu);
-    if (vcpu->event.info == 0)
+    vcpu->overlooked.changed = false; // after an entry that failed
+    if (vcpu->event.info == 0) {
+        if (vcpu->config.entry_overlooks_events && vcpu->in_l2)
+            overlooked_before_entry(vcpu);
         return;
+    }
     vmcs_write(vcpu, F_VM_ENTRY_INTERRUPTION_INFO, vcpu->event.info);
     if ((vcpu->event.info & INTERRUPTION_ERROR_CODE) != 0)
         vmcs_write(vcpu, F_VM_ENTRY_EXCEPTION_ERROR_CODE, vcpu->event.error_code);

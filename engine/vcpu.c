@@ -234,6 +234,8 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
     if (l2)
         vcpu->vmcs12.launched = true;
     vcpu->entry_pending = false;
+    if (vcpu->overlooked.changed)
+        overlooked_after_exit(vcpu);
     event_after_exit(vcpu);
     if (event_is_nmi_window_exit(vcpu))
         return NVMX_CONTINUE;

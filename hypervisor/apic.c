@@ -9,6 +9,8 @@
 
 #define X2APIC_MSR(offset) (APIC_X2APIC_FIRST + (offset) / 16)
 #define LVT_MASKED         (1u << 16)
+#define SVR_ENABLE         (1u << 8)
+#define PRIORITY_CLASS     0xf0u
 
 static uint64_t base_msr(void)
 {
@@ -81,6 +83,20 @@ uint32_t apic_id(void)
 {
     uint32_t id = apic_read(APIC_ID);
     return is_x2apic() ? id : id >> 24;
+}
+
+// Of what 8259s send past the local APIC it knows nothing.
+bool apic_interrupt_is_due(void)
+{
+    if ((base_msr() & APIC_BASE_ENABLE) == 0 || (apic_read(APIC_SVR) & SVR_ENABLE) == 0)
+        return false;
+    uint32_t running = apic_read(APIC_PPR) & PRIORITY_CLASS;
+    for (uint32_t word = 8; word-- > 0;) {
+        uint32_t requested = apic_read(APIC_IRR + word * 0x10);
+        if (requested != 0)
+            return ((word * 32 + 31 - (uint32_t)__builtin_clz(requested)) & PRIORITY_CLASS) > running;
+    }
+    return false;
 }
 
 void apic_send_init(uint32_t destination)

@@ -68,6 +68,7 @@ bool apic_send_nmi_to_self(void);
 
 void apic_enable(void); // firmware may have left it disabled
 uint32_t apic_id(void);
+bool apic_interrupt_is_due(void); // one would be delivered if RFLAGS.IF were 1
 void apic_send_init(uint32_t destination);
 void apic_send_startup(uint32_t destination, uint8_t vector);
 void apic_send_init_to_others(void);

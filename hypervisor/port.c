@@ -2,6 +2,7 @@
 // port.h on the bare machine: L1's physical memory is the machine's, but for what is L0's and what is no RAM.
 #include <nvmx/port.h>
 
+#include "apic.h"
 #include "boot.h"
 #include "direct_map.h"
 #include "ept01.h"
@@ -138,6 +139,12 @@ void port_explain(struct nvmx_vcpu *vcpu, const struct check_broken *broken)
         return;
     check_describe(broken, text, sizeof(text));
     log_line("vcpu %u: VM entry: %s", vcpu_of(vcpu)->cpu->index, text);
+}
+
+bool port_interrupt_is_due(struct nvmx_vcpu *vcpu)
+{
+    (void)vcpu; // in passthrough the processor's local APIC is the vcpu's
+    return apic_interrupt_is_due();
 }
 
 void port_bug(const char *what, uint64_t a, uint64_t b)

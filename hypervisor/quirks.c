@@ -27,4 +27,5 @@ void quirks_detect(const struct acpi_info *acpi)
     bool bochs = machine_is_bochs(acpi);
     quirks.shutdown_port = bochs;
     quirks.apic_enable_is_final = bochs;
+    quirks.entry_overlooks_events = bochs;
 }

@@ -8,6 +8,7 @@
 #include "io.h"
 #include "msr.h"
 #include "panic.h"
+#include "quirks.h"
 #include "reserve.h"
 
 #include <silicon/x86.h>
@@ -81,6 +82,7 @@ void vcpu_create(struct cpu *cpu)
         .l1_physical_address_width = ept01_address_width(hardware_caps),
         .feature_control = FEATURE_CONTROL_LOCKED | FEATURE_CONTROL_VMX_OUTSIDE_SMX,
         .branch_predictor_barrier = has_branch_predictor_barrier(),
+        .entry_overlooks_events = quirks.entry_overlooks_events,
     };
     nvmx_vcpu_init(&vcpu->nvmx, &config);
     vcpu->cpu = cpu;

@@ -6,6 +6,7 @@
 
 void cpu_interrupt(struct hw_cpu *cpu, uint8_t vector)
 {
+    cpu->overlooks = false;
     if (!cpu->interrupt_pending[vector]) {
         cpu->interrupt_pending[vector] = true;
         cpu->interrupt_count++;
@@ -155,6 +156,10 @@ static bool interrupts(struct hw_cpu *cpu)
     bool blocked = cpu->blocking_sti || cpu->blocking_mov_ss;
     bool open = (cpu->r.rflags & RFLAGS_IF) && !blocked;
     if (cpu->activity == ACTIVITY_WAIT_FOR_SIPI || cpu->activity == ACTIVITY_SHUTDOWN)
+        return false;
+    if (cpu->overlooks && open && cpu->activity == ACTIVITY_ACTIVE)
+        cpu->overlooks = false;
+    if (cpu->overlooks)
         return false;
     if (cpu_has_primary(cpu, PRIMARY_INTERRUPT_WINDOW_EXITING) && open) {
         vm_exit_simple(cpu, 7);

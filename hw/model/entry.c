@@ -184,5 +184,8 @@ struct vmx_result vmx_enter(struct hw_cpu *cpu, bool launch)
     inject(cpu);
     if (cpu->vmx == VMX_NON_ROOT)
         apic_exit_behind_entry(cpu);
+    // The defect: in the HLT state, and with interrupts disabled, what is pending already is not looked for.
+    cpu->overlooks = cpu->machine->config.overlooks_events &&
+                     (cpu->activity == ACTIVITY_HLT || !(cpu->r.rflags & RFLAGS_IF));
     return vmx_succeed();
 }

@@ -206,6 +206,7 @@ struct hw_cpu {
 
     bool interrupt_pending[256];
     unsigned interrupt_count;
+    bool overlooks; // pending interrupts, until another arrives or RFLAGS.IF is 1 (a defect)
     bool nmi_pending, init_pending, sipi_pending;
     uint8_t sipi_vector;
 

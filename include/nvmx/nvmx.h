@@ -105,6 +105,7 @@ struct nvmx_vcpu_config {
     // The processor has IA32_PRED_CMD.IBPB (CPUID.(EAX=7,ECX=0):EDX[26]). To the branch predictor L1 and L2
     // are one guest at one privilege level: only a barrier keeps what L2 trained from L1.
     bool branch_predictor_barrier;
+    bool entry_overlooks_events; // a quirk of the processor: overlooked.c
 };
 
 // The parts of L1's MSR or I/O bitmap that L2 may use without an exit, learned from its exits (bitmaps.c).
@@ -176,6 +177,12 @@ struct vmcs_shadow {
     struct field_set readable; // some of them can be written, too
 };
 
+// L2's state as L1 wants it entered, while another one is entered (overlooked.c).
+struct overlooked {
+    bool changed;
+    uint64_t rip, rflags, activity;
+};
+
 struct nvmx_vcpu {
     struct nvmx_regs regs;   // of whoever ran last: L1 or L2
     struct hw_cpu *cpu;      // the logical processor that the vcpu is loaded on; NULL: none
@@ -202,6 +209,7 @@ struct nvmx_vcpu {
     struct vpid02 vpid02;
     struct ept02 ept02;
     struct learned_bits learned_msr, learned_io;
+    struct overlooked overlooked;
 
     struct nvmx_vcpu_config config;
     struct field_set exists_l1, exists_hardware;    // by the offered and by the hardware's controls

@@ -60,6 +60,10 @@ void port_log(struct nvmx_vcpu *vcpu, const char *text, uint64_t a, uint64_t b);
 // A VM entry of L1's is about to fail: one of the rules that it broke. Called for each of them.
 void port_explain(struct nvmx_vcpu *vcpu, const struct check_broken *broken);
 
+// Would an interrupt be delivered to the vcpu now, if RFLAGS.IF were 1 and nothing blocked it? Asked only
+// with nvmx_vcpu_config.entry_overlooks_events.
+bool port_interrupt_is_due(struct nvmx_vcpu *vcpu);
+
 // We have a bug: say `what` and two numbers, dump, stop. No input from L1 or L2 may lead here.
 _Noreturn void port_bug(const char *what, uint64_t a, uint64_t b);
 

@@ -214,6 +214,7 @@ void l0_add_vcpu(struct virtual_processor *p, const struct registers *start)
         .l1_physical_address_width = world->config.processor->physical_address_width,
         .feature_control = FEATURE_CONTROL_LOCKED | FEATURE_CONTROL_VMX_OUTSIDE_SMX,
         .branch_predictor_barrier = true,
+        .entry_overlooks_events = world->config.overlooks_events,
     };
     p->vcpu = malloc(sizeof(*p->vcpu));
     memset(p->vcpu, 0xa5, sizeof(*p->vcpu)); // "may hold anything before"
@@ -686,6 +687,11 @@ const char *l0_last_log(void)
 unsigned l0_log_count(void)
 {
     return world->log_count;
+}
+
+bool port_interrupt_is_due(struct nvmx_vcpu *vcpu)
+{
+    return ((struct virtual_processor *)vcpu->l0_data)->cpu->interrupt_count != 0;
 }
 
 _Noreturn void port_bug(const char *what, uint64_t a, uint64_t b)

@@ -151,6 +151,7 @@ void world_begin(const struct world_config *config)
         .memory_size = world->l1_base + L1_RAM_SIZE,
         .seed = c->seed,
         .root = c->nested ? ROOT_IS_L0 : ROOT_IS_L1,
+        .overlooks_events = c->nested && c->overlooks_events,
     });
     world->pads = machine_add_live(world->machine, L1_PADS, L1_PADS + 0x2000);
     l2_begin();

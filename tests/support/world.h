@@ -22,6 +22,7 @@ struct world_config {
     bool floating;        // L0 owns the interrupts: external-interrupt exiting, acknowledged
     bool l0_without_large_pages; // ept01 of 4-KByte pages only
     bool without_vmcs_shadowing;
+    bool overlooks_events;     // the processor below L0 has that defect (and not the bare one)
     uint32_t l0_exceptions;    // exception bitmap of L0's own; L0 raises what it gets again
     uint32_t ept02_pool_pages; // 0: 256
     uint16_t vpid02_count;     // VPIDs that L0 gives a vcpu for its L2s; 0: 4
