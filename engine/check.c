@@ -7,13 +7,16 @@
 
 struct check_context {
     struct nvmx_vcpu *vcpu; // NULL: memory is unknown
-    const uint64_t *field, *pdpte;
+    const uint64_t *field;
     const struct nvmx_caps *caps;
-    uint64_t misc, cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1;
-    uint64_t physical_width;
+    const uint64_t *pdpte; // NULL: unknown
+    uint64_t misc, cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1, vm_functions;
+    uint64_t physical_width, structure_width; // the second: of what the VMCS points to
+    uint32_t revision;
     uint32_t secondary; // 0 unless activated
     uint32_t allowed1_primary;
     bool long_mode;
+    bool any_error_code; // injected exceptions may come with an error code or without
 };
 
 // Whoever wants to know which fields a rule looks at compiles this file with readings of their own.
@@ -22,29 +25,38 @@ struct check_context {
 #define CHECK_SECONDARY(c)          ((c)->secondary)
 #endif
 
-#define V(name)            CHECK_FIELD(c, F_##name)
-#define PIN(control)       ((V(PIN_BASED_CONTROLS) & PIN_##control) != 0)
-#define PRIMARY(control)   ((V(PRIMARY_CONTROLS) & PRIMARY_##control) != 0)
-#define SECONDARY(control) ((CHECK_SECONDARY(c) & SECONDARY_##control) != 0)
-#define EXIT(control)      ((V(VM_EXIT_CONTROLS) & EXIT_##control) != 0)
-#define ENTRY(control)     ((V(VM_ENTRY_CONTROLS) & ENTRY_##control) != 0)
-#define canonical          address_is_canonical
-#define INJECT_INFO        ((uint32_t)V(VM_ENTRY_INTERRUPTION_INFO))
-#define INJECT             ((INJECT_INFO & INTERRUPTION_VALID) != 0)
-#define INJECT_TYPE        event_type(INJECT_INFO)
-#define INJECT_VECTOR      (INJECT_INFO & INTERRUPTION_VECTOR_MASK)
-#define INJECTS(type)      (INJECT && INJECT_TYPE == EVENT_##type)
-#define VM86               ((V(GUEST_RFLAGS) & RFLAGS_VM) != 0)
-#define AR(segment)        (V(GUEST_##segment##_ACCESS_RIGHTS))
-#define TYPE(segment)      (AR(segment) & SEGMENT_TYPE_MASK)
-#define DPL(segment)       (AR(segment) >> SEGMENT_DPL_SHIFT & 3)
-#define USABLE(segment)    ((AR(segment) & SEGMENT_UNUSABLE) == 0)
-#define SEGMENT_RESERVED   0xfffe0f00ull
-#define RFLAGS_RESERVED    0xffffffffffc08028ull
-#define EFER_KNOWN         (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
-#define DEBUGCTL_KNOWN     0xffc3ull // the bits that IA32_DEBUGCTL defines
-#define DEBUGCTL_BTF       (1ull << 1)
-#define PENDING_DEBUG_BS   (1ull << 14)
+#define V(name)                CHECK_FIELD(c, F_##name)
+#define PIN(control)           ((V(PIN_BASED_CONTROLS) & PIN_##control) != 0)
+#define PRIMARY(control)       ((V(PRIMARY_CONTROLS) & PRIMARY_##control) != 0)
+#define SECONDARY(control)     ((CHECK_SECONDARY(c) & SECONDARY_##control) != 0)
+#define EXIT(control)          ((V(VM_EXIT_CONTROLS) & EXIT_##control) != 0)
+#define ENTRY(control)         ((V(VM_ENTRY_CONTROLS) & ENTRY_##control) != 0)
+#define canonical              address_is_canonical
+#define INJECT_INFO            ((uint32_t)V(VM_ENTRY_INTERRUPTION_INFO))
+#define INJECT                 ((INJECT_INFO & INTERRUPTION_VALID) != 0)
+#define INJECT_TYPE            event_type(INJECT_INFO)
+#define INJECT_VECTOR          (INJECT_INFO & INTERRUPTION_VECTOR_MASK)
+#define INJECTS(type)          (INJECT && INJECT_TYPE == EVENT_##type)
+#define VM86                   ((V(GUEST_RFLAGS) & RFLAGS_VM) != 0)
+#define AR(segment)            (V(GUEST_##segment##_ACCESS_RIGHTS))
+#define TYPE(segment)          (AR(segment) & SEGMENT_TYPE_MASK)
+#define DPL(segment)           (AR(segment) >> SEGMENT_DPL_SHIFT & 3)
+#define USABLE(segment)        ((AR(segment) & SEGMENT_UNUSABLE) == 0)
+#define SEGMENT_RESERVED       0xfffe0f00ull
+#define RFLAGS_RESERVED        0xffffffffffc08028ull
+#define EFER_KNOWN             (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
+#define DEBUGCTL_KNOWN         0xffc3ull // the bits that IA32_DEBUGCTL defines
+#define DEBUGCTL_BTF           (1ull << 1)
+#define PENDING_DEBUG_BS       (1ull << 14)
+#define PDPTE_RESERVED         0x1e6ull
+#define PAE_PAGING             ((V(GUEST_CR0) & CR0_PG) != 0 && (V(GUEST_CR4) & CR4_PAE) != 0 && !ENTRY(IA32E_MODE_GUEST))
+#define EPTP_SWITCHING         (SECONDARY(ENABLE_VMFUNC) && (V(VM_FUNCTION_CONTROLS) & 1) != 0)
+#define PERF_GLOBAL_CTRL_KNOWN 0x70000000full // the bits of the counters that every processor has
+
+#define BASIC_32BIT_ADDRESSES     (1ull << 48)
+#define BASIC_ANY_ERROR_CODE      (1ull << 56)
+#define REVISION_MASK             0x7fffffffu
+#define REVISION_SHADOW_INDICATOR (1u << 31)
 
 static bool allowed(const struct check_context *c, enum caps_word word, uint64_t value)
 {
@@ -59,13 +71,13 @@ static bool within(const struct check_context *c, uint64_t address)
 
 static bool page(const struct check_context *c, uint64_t address)
 {
-    return (address & (PAGE_SIZE - 1)) == 0 && within(c, address);
+    return (address & (PAGE_SIZE - 1)) == 0 && address >> c->structure_width == 0;
 }
 
 static bool msr_area(const struct check_context *c, uint64_t address, uint64_t count)
 {
-    return count == 0 || ((address & 15) == 0 && within(c, address) && count <= UINT32_MAX &&
-                          within(c, address + count * 16 - 1));
+    return count == 0 || ((address & 15) == 0 && address >> c->structure_width == 0 &&
+                          (address + (uint32_t)count * 16ull - 1) >> c->structure_width == 0);
 }
 
 static bool fixed(uint64_t value, uint64_t fixed0, uint64_t fixed1)
@@ -110,13 +122,19 @@ static bool tpr_threshold_above_vtpr(const struct check_context *c)
     return (V(TPR_THRESHOLD) & 0xf) > vtpr_class(c);
 }
 
-static bool inject_has_error_code(const struct check_context *c)
+// Whether deliver-error-code is as the event has it.
+static bool inject_error_code_fits(const struct check_context *c)
 {
     static const uint32_t vectors = 1u << VECTOR_DF | 1u << VECTOR_TS | 1u << VECTOR_NP | 1u << VECTOR_SS |
                                     1u << VECTOR_GP | 1u << VECTOR_PF | 1u << VECTOR_AC;
+    bool delivers = (INJECT_INFO & INTERRUPTION_ERROR_CODE) != 0;
     bool protected_mode = !SECONDARY(UNRESTRICTED_GUEST) || (V(GUEST_CR0) & CR0_PE) != 0;
-    return protected_mode && INJECT_TYPE == EVENT_HARDWARE_EXCEPTION && INJECT_VECTOR < 32 &&
-           (vectors >> INJECT_VECTOR & 1) != 0;
+    if (!protected_mode || INJECT_TYPE != EVENT_HARDWARE_EXCEPTION)
+        return !delivers;
+    bool has = INJECT_VECTOR < 32 && (vectors >> INJECT_VECTOR & 1) != 0;
+    if (INJECT_VECTOR == VECTOR_CP)
+        has = (c->cr4_fixed1 & CR4_CET) != 0;
+    return c->any_error_code || delivers == has;
 }
 
 static bool inject_is_software(const struct check_context *c)
@@ -157,27 +175,23 @@ static bool pending_debug_wrong(const struct check_context *c)
 static bool link_pointer(const struct check_context *c)
 {
     uint64_t pointer = V(VMCS_LINK_POINTER);
-    if (pointer == ~0ull)
-        return true;
-    uint32_t revision; // with the shadow indicator, which must be 0 without VMCS shadowing
     if (!page(c, pointer) || c->vcpu == NULL)
-        return c->vcpu == NULL && page(c, pointer);
-    return port_l1_read(c->vcpu, l1pa(pointer), &revision, sizeof revision) && revision == VMCS12_REVISION;
+        return page(c, pointer);
+    uint32_t shadow = SECONDARY(VMCS_SHADOWING) ? REVISION_SHADOW_INDICATOR : 0, revision;
+    return pointer != c->vcpu->vmcs12_pointer.value &&
+           port_l1_read(c->vcpu, l1pa(pointer), &revision, sizeof revision) &&
+           revision == (c->revision | shadow);
 }
 
-// L2 with EPT and PAE paging brings its PDPTEs along; without EPT they are in L1's memory at CR3.
-static bool pdpte_reserved(const struct check_context *c)
+static bool pdpte_reserved(const struct check_context *c, uint64_t pdpte)
 {
-    if ((V(GUEST_CR0) & CR0_PG) == 0 || (V(GUEST_CR4) & CR4_PAE) == 0 || ENTRY(IA32E_MODE_GUEST))
-        return false;
-    const uint64_t field[4] = {V(GUEST_PDPTE0), V(GUEST_PDPTE1), V(GUEST_PDPTE2), V(GUEST_PDPTE3)};
-    const uint64_t *pdpte = SECONDARY(ENABLE_EPT) ? field : c->pdpte;
-    if (pdpte == NULL)
-        return false;
-    for (unsigned i = 0; i < 4; i++)
-        if ((pdpte[i] & 1) != 0 && ((pdpte[i] & 0x1e6) != 0 || pdpte[i] >> c->physical_width != 0))
-            return true;
-    return false;
+    return (pdpte & 1) != 0 && ((pdpte & PDPTE_RESERVED) != 0 || !within(c, pdpte));
+}
+
+static bool pdptes_reserved(const struct check_context *c, const uint64_t pdpte[4])
+{
+    return pdpte_reserved(c, pdpte[0]) || pdpte_reserved(c, pdpte[1]) || pdpte_reserved(c, pdpte[2]) ||
+           pdpte_reserved(c, pdpte[3]);
 }
 
 bool check_ept_pointer(const struct nvmx_caps *caps, uint64_t physical_address_width, uint64_t ept_pointer)
@@ -186,9 +200,11 @@ bool check_ept_pointer(const struct nvmx_caps *caps, uint64_t physical_address_w
     uint64_t type = ept_pointer & 7, walk_length_minus_1 = (ept_pointer >> 3) & 7;
     bool type_ok = (type == 0 && (ept_caps & EPT_CAP_MEMORY_TYPE_UC) != 0) ||
                    (type == 6 && (ept_caps & EPT_CAP_MEMORY_TYPE_WB) != 0);
-    uint64_t reserved = 0xf80 | ((ept_caps & EPT_CAP_ACCESSED_DIRTY) == 0 ? 1ull << 6 : 0);
-    return type_ok && walk_length_minus_1 == 3 && (ept_caps & EPT_CAP_WALK_LENGTH_4) != 0 &&
-           (ept_pointer & reserved) == 0 && ept_pointer >> physical_address_width == 0;
+    bool walk_ok = (walk_length_minus_1 == 3 && (ept_caps & EPT_CAP_WALK_LENGTH_4) != 0) ||
+                   (walk_length_minus_1 == 4 && (ept_caps & EPT_CAP_WALK_LENGTH_5) != 0);
+    uint64_t reserved = 0xf00 | ((ept_caps & EPT_CAP_ACCESSED_DIRTY) == 0 ? 1ull << 6 : 0) |
+                        ((ept_caps & EPT_CAP_SHADOW_STACK) == 0 ? 1ull << 7 : 0);
+    return type_ok && walk_ok && (ept_pointer & reserved) == 0 && ept_pointer >> physical_address_width == 0;
 }
 
 // --- legal values near illegal ones
@@ -204,6 +220,19 @@ static uint64_t width_mask(const struct check_context *c)
 static uint64_t nearest_allowed(const struct check_context *c, enum caps_word word, uint64_t value)
 {
     return (value | nvmx_caps_allowed0(c->caps, word)) & nvmx_caps_allowed1(c->caps, word);
+}
+
+// Where an MSR area of that many entries ends within the width.
+static uint64_t nearest_area(const struct check_context *c, uint64_t address, uint64_t count)
+{
+    uint64_t end = 1ull << c->structure_width, size = (uint32_t)count * 16ull;
+    address &= (end - 1) & ~15ull;
+    return size > end - address ? end - size : address;
+}
+
+static uint64_t nearest_limit(uint64_t limit, uint64_t access_rights)
+{
+    return (access_rights & SEGMENT_G) != 0 ? limit | 0xfff : limit & 0xfffff;
 }
 
 static uint64_t nearest_canonical(uint64_t address)
@@ -239,7 +268,6 @@ static struct check_context context_make(const struct check_input *input)
     return (struct check_context){
         .vcpu = input->vcpu,
         .field = field,
-        .pdpte = input->pdpte,
         .caps = input->caps,
         .misc = msr[MSR_IA32_VMX_MISC - CAPS_MSR_FIRST],
         .cr0_fixed0 = msr[MSR_IA32_VMX_CR0_FIXED0 - CAPS_MSR_FIRST],
@@ -252,6 +280,11 @@ static struct check_context context_make(const struct check_input *input)
                          : 0,
         .allowed1_primary = nvmx_caps_allowed1(input->caps, CAPS_PRIMARY),
         .long_mode = input->long_mode,
+        .pdpte = input->pdpte,
+        .vm_functions = msr[MSR_IA32_VMX_VMFUNC - CAPS_MSR_FIRST],
+        .structure_width = (msr[0] & BASIC_32BIT_ADDRESSES) != 0 ? 32 : input->physical_address_width,
+        .revision = (uint32_t)msr[0] & REVISION_MASK,
+        .any_error_code = (msr[0] & BASIC_ANY_ERROR_CODE) != 0,
     };
 }
 

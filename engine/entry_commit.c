@@ -112,7 +112,9 @@ static bool stage_holds(struct nvmx_vcpu *vcpu, const struct check_input *input,
 static bool entry_checks_hold(struct nvmx_vcpu *vcpu, bool controls_dirty, struct entry_plan *plan)
 {
     const struct field_set *dirty = &vcpu->vmcs12.dirty;
-    bool host_dirty = controls_dirty || field_set_meets(dirty, &vcpu->host);
+    bool long_mode = (vmcs_read(vcpu, F_GUEST_IA32_EFER) & EFER_LMA) != 0;
+    bool host_dirty = controls_dirty || field_set_meets(dirty, &vcpu->host) ||
+                      long_mode != vcpu->vmcs12.entered_from_long_mode;
     bool guest_dirty = controls_dirty || field_set_meets(dirty, &vcpu->guest_not_hot);
     if (guest_dirty)
         vmcs12_sync_rare(vcpu);
@@ -121,17 +123,20 @@ static bool entry_checks_hold(struct nvmx_vcpu *vcpu, bool controls_dirty, struc
         .field = vcpu->vmcs12.field,
         .caps = vcpu->config.offered,
         .physical_address_width = vcpu->config.l1_physical_address_width,
-        .long_mode = (vmcs_read(vcpu, F_GUEST_IA32_EFER) & EFER_LMA) != 0,
-        .pdpte = plan->has_pdpte ? plan->pdpte : NULL,
+        .long_mode = long_mode,
         .vcpu = vcpu,
+        .pdpte = plan->has_pdpte ? plan->pdpte : NULL,
     };
     struct check_report report;
     report.count = 0;
-    return (!controls_dirty || stage_holds(vcpu, &input, STAGE_CONTROLS, &report)) &&
-           stage_holds(vcpu, &input, STAGE_CONTROLS_HOT, &report) &&
-           (!host_dirty || stage_holds(vcpu, &input, STAGE_HOST, &report)) &&
-           (!guest_dirty || stage_holds(vcpu, &input, STAGE_GUEST, &report)) &&
-           stage_holds(vcpu, &input, STAGE_GUEST_HOT, &report);
+    bool hold = (!controls_dirty || stage_holds(vcpu, &input, STAGE_CONTROLS, &report)) &&
+                stage_holds(vcpu, &input, STAGE_CONTROLS_HOT, &report) &&
+                (!host_dirty || stage_holds(vcpu, &input, STAGE_HOST, &report)) &&
+                (!guest_dirty || stage_holds(vcpu, &input, STAGE_GUEST, &report)) &&
+                stage_holds(vcpu, &input, STAGE_GUEST_HOT, &report);
+    if (hold)
+        vcpu->vmcs12.entered_from_long_mode = long_mode;
+    return hold;
 }
 
 void entry_from_l1(struct nvmx_vcpu *vcpu)

@@ -186,11 +186,22 @@ static void become_l1(struct nvmx_vcpu *vcpu, uint64_t efer, uint64_t pat)
         vmx_abort(vcpu, VMX_ABORT_LOADING_MSRS);
 }
 
+// L2 went to another paging mode: what the exit saved of that may not fit what it did not save (IA32_EFER,
+// the VM-entry controls). The guest-state checks see CR0 as written.
+static void note_mode_change(struct nvmx_vcpu *vcpu, uint64_t old_cr0, uint64_t old_cr4)
+{
+    const uint64_t *field = vcpu->vmcs12.field;
+    if (((old_cr0 ^ field[F_GUEST_CR0]) & (CR0_PE | CR0_PG)) != 0 ||
+        ((old_cr4 ^ field[F_GUEST_CR4]) & (CR4_PAE | CR4_PCIDE)) != 0)
+        field_set_add(&vcpu->vmcs12.dirty, F_GUEST_CR0);
+}
+
 void reflect_exit(struct nvmx_vcpu *vcpu)
 {
-    uint64_t efer, pat;
+    uint64_t efer, pat, cr0 = vmcs12_get(vcpu, F_GUEST_CR0), cr4 = vmcs12_get(vcpu, F_GUEST_CR4);
     event_leave_vmcs(vcpu);
     save_hot(vcpu);
+    note_mode_change(vcpu, cr0, cr4);
     record_exit(vcpu);
     save_merged(vcpu, &efer, &pat);
     uint32_t count = (uint32_t)vmcs12_get(vcpu, F_VM_EXIT_MSR_STORE_COUNT);

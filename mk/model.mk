@@ -3,14 +3,14 @@
 # Each file of tests/scenario and tests/unit is a suite of its own.
 
 MODEL_SRC := $(wildcard hw/model/*.c)
-SUPPORT_SRC := $(wildcard tests/support/*.c)
+SUPPORT_SRC := $(wildcard tests/support/*.c tests/checks/*.c)
 SCENARIO_SRC := $(wildcard tests/scenario/*.c)
 UNIT_SRC := $(wildcard tests/unit/*.c)
 HOST_TEST_DIR := $(BUILD)/tests
 
 HOST_TEST_CFLAGS := -std=c11 -D_GNU_SOURCE -g -O1 -fno-omit-frame-pointer \
 	-fsanitize=address,undefined -fno-sanitize-recover=all \
-	-Iinclude -Ihw/model -Itests/support $(WARNINGS) -Werror
+	-Iinclude -Ihw/model -Itests/support -Itests/checks $(WARNINGS) -Werror
 
 HOST_TEST_LIB_OBJ := $(patsubst %.c,$(HOST_TEST_DIR)/obj/%.o,$(ENGINE_SRC) $(MODEL_SRC) $(SUPPORT_SRC))
 HOST_SUITES := $(patsubst tests/scenario/%.c,$(HOST_TEST_DIR)/scenario-%,$(SCENARIO_SRC)) \

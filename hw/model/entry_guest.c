@@ -23,6 +23,8 @@ static const char *check_control_registers(struct hw_cpu *cpu)
         return "guest CR0.PG without CR0.PE";
     if (entry_check_cr4(cpu, cr4) != NULL)
         return "guest CR4 has a bit that is not as VMX operation fixes it";
+    if ((cr4 & CR4_CET) && !(cr0 & CR0_WP))
+        return "guest CR4.CET without CR0.WP";
     if (ia32e && !((cr0 & CR0_PG) && (cr4 & CR4_PAE)))
         return "an IA-32e mode guest without CR0.PG and CR4.PAE";
     if (!ia32e && (cr4 & CR4_PCIDE))
@@ -167,7 +169,7 @@ static const char *check_code_segment(struct hw_cpu *cpu, const struct segment *
         return "DPL of non-conforming guest CS differs from DPL of SS";
     if ((type == 13 || type == 15) && dpl > dpl_of(ss))
         return "DPL of conforming guest CS is greater than DPL of SS";
-    if ((cs.access_rights & 0xf00) || cs.access_rights >> 16)
+    if ((cs.access_rights & 0xf00) || cs.access_rights >> 17) // nothing is said of an unusable CS
         return "reserved bits of guest CS access rights are not 0";
     if ((cpu->c.entry & ENTRY_IA32E_MODE_GUEST) && (cs.access_rights & SEGMENT_L) &&
         (cs.access_rights & SEGMENT_DB))

@@ -31,6 +31,8 @@ static const char *check_registers(struct hw_cpu *cpu)
         return "host CR0 has a bit that is not as VMX operation fixes it";
     if (entry_check_cr4(cpu, vmcs_get(cpu, F_HOST_CR4)) != NULL)
         return "host CR4 has a bit that is not as VMX operation fixes it";
+    if ((vmcs_get(cpu, F_HOST_CR4) & CR4_CET) && !(vmcs_get(cpu, F_HOST_CR0) & CR0_WP))
+        return "host CR4.CET without CR0.WP";
     if (!fits_physical_width(cpu, vmcs_get(cpu, F_HOST_CR3)))
         return "host CR3 is too wide";
     if (!is_canonical(vmcs_get(cpu, F_HOST_SYSENTER_ESP)) ||

@@ -120,6 +120,7 @@
 #define VECTOR_GP  13u
 #define VECTOR_PF  14u
 #define VECTOR_AC  17u
+#define VECTOR_CP  21u
 
 // Control registers, RFLAGS, EFER
 #define CR0_PE       (1ull << 0)
@@ -144,6 +145,7 @@
 #define CR4_SMEP     (1ull << 20)
 #define CR4_SMAP     (1ull << 21)
 #define CR4_PKE      (1ull << 22)
+#define CR4_CET      (1ull << 23)
 #define RFLAGS_CF    (1ull << 0)
 #define RFLAGS_FIXED (1ull << 1)
 #define RFLAGS_PF    (1ull << 2)
@@ -214,6 +216,7 @@
 // IA32_VMX_EPT_VPID_CAP
 #define EPT_CAP_EXECUTE_ONLY       (1ull << 0)
 #define EPT_CAP_WALK_LENGTH_4      (1ull << 6)
+#define EPT_CAP_WALK_LENGTH_5      (1ull << 7)
 #define EPT_CAP_MEMORY_TYPE_UC     (1ull << 8)
 #define EPT_CAP_MEMORY_TYPE_WB     (1ull << 14)
 #define EPT_CAP_PAGE_2M            (1ull << 16)
@@ -221,6 +224,7 @@
 #define EPT_CAP_INVEPT             (1ull << 20)
 #define EPT_CAP_ACCESSED_DIRTY     (1ull << 21)
 #define EPT_CAP_ADVANCED_EXIT_INFO (1ull << 22)
+#define EPT_CAP_SHADOW_STACK       (1ull << 23)
 #define EPT_CAP_INVEPT_SINGLE      (1ull << 25)
 #define EPT_CAP_INVEPT_ALL         (1ull << 26)
 #define VPID_CAP_INVVPID           (1ull << 32)
