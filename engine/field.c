@@ -65,9 +65,9 @@ uint64_t field_mask(enum vmcs_field field)
 {
     switch (field_table[field].width) {
     case VMCS_WIDTH_16:
-        return 0xffff;
+        return FIELD_MASK_16;
     case VMCS_WIDTH_32:
-        return 0xffffffff;
+        return FIELD_MASK_32;
     default:
         return ~0ull;
     }

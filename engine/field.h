@@ -44,7 +44,12 @@ extern const struct field_info field_table[F_COUNT];
 // F_COUNT when no field has this encoding (full access; the access-type bit must be 0).
 enum vmcs_field field_find(uint32_t encoding);
 
-// The bits that fit into the field.
+// The bits that fit into a field of width 16, 32, 64 or N.
+#define FIELD_MASK(width) FIELD_MASK_##width
+#define FIELD_MASK_16     0xffffull
+#define FIELD_MASK_32     0xffffffffull
+#define FIELD_MASK_64     (~0ull)
+#define FIELD_MASK_N      (~0ull)
 uint64_t field_mask(enum vmcs_field field);
 
 // The fields that a processor with these capabilities has.

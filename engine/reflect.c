@@ -86,31 +86,37 @@ static void save_hot(struct nvmx_vcpu *vcpu)
     vcpu->event.info = 0;
 }
 
-static void load_segment(struct nvmx_vcpu *vcpu, unsigned segment, uint64_t selector, uint64_t base,
-                         uint32_t limit, uint32_t access_rights)
+// Straight-line code: the encodings are constants.
+#define LOAD_SEGMENT(name, selector, base, limit, access_rights)                                             \
+    do {                                                                                                     \
+        vmcs_write(vcpu, F_GUEST_##name##_SELECTOR, (selector));                                             \
+        vmcs_write(vcpu, F_GUEST_##name##_BASE, (base));                                                     \
+        vmcs_write(vcpu, F_GUEST_##name##_LIMIT, (limit));                                                   \
+        vmcs_write(vcpu, F_GUEST_##name##_ACCESS_RIGHTS, (access_rights));                                   \
+    } while (0)
+
+static uint64_t data_segment_rights(uint64_t selector)
 {
-    vmcs_write(vcpu, (enum vmcs_field)(F_GUEST_ES_SELECTOR + segment), selector);
-    vmcs_write(vcpu, (enum vmcs_field)(F_GUEST_ES_BASE + segment), base);
-    vmcs_write(vcpu, (enum vmcs_field)(F_GUEST_ES_LIMIT + segment), limit);
-    vmcs_write(vcpu, (enum vmcs_field)(F_GUEST_ES_ACCESS_RIGHTS + segment), access_rights);
+    return selector == 0 ? 0xc093 | SEGMENT_UNUSABLE : 0xc093;
 }
 
 // Loading Host Segment and Descriptor-Table Registers
 static void load_segments(struct nvmx_vcpu *vcpu, bool is_64bit)
 {
-    enum { ES, CS, SS, DS, FS, GS, LDTR, TR };
-    static const uint32_t data = 0xc093, code64 = 0xa09b, code32 = 0xc09b, tss = 0x8b;
     const uint64_t *field = vcpu->vmcs12.field;
-    for (unsigned segment = ES; segment <= GS; segment++) {
-        uint64_t selector = field[F_HOST_ES_SELECTOR + segment];
-        uint64_t base = segment == FS ? field[F_HOST_FS_BASE] : segment == GS ? field[F_HOST_GS_BASE] : 0;
-        uint32_t rights = segment == CS ? (is_64bit ? code64 : code32) : data;
-        if (selector == 0 && segment != CS)
-            rights |= SEGMENT_UNUSABLE;
-        load_segment(vcpu, segment, selector, base, 0xffffffff, rights);
-    }
-    load_segment(vcpu, LDTR, 0, 0, 0, SEGMENT_UNUSABLE);
-    load_segment(vcpu, TR, field[F_HOST_TR_SELECTOR], field[F_HOST_TR_BASE], 0x67, tss);
+    const uint64_t limit = 0xffffffff;
+    LOAD_SEGMENT(CS, field[F_HOST_CS_SELECTOR], 0, limit, is_64bit ? 0xa09b : 0xc09b);
+#define LOAD_DATA_SEGMENT(name, base)                                                                        \
+    LOAD_SEGMENT(name, field[F_HOST_##name##_SELECTOR], base, limit,                                         \
+                 data_segment_rights(field[F_HOST_##name##_SELECTOR]))
+    LOAD_DATA_SEGMENT(ES, 0);
+    LOAD_DATA_SEGMENT(SS, 0);
+    LOAD_DATA_SEGMENT(DS, 0);
+    LOAD_DATA_SEGMENT(FS, field[F_HOST_FS_BASE]);
+    LOAD_DATA_SEGMENT(GS, field[F_HOST_GS_BASE]);
+#undef LOAD_DATA_SEGMENT
+    LOAD_SEGMENT(LDTR, 0, 0, 0, SEGMENT_UNUSABLE);
+    LOAD_SEGMENT(TR, field[F_HOST_TR_SELECTOR], field[F_HOST_TR_BASE], 0x67, 0x8b);
     vmcs_write(vcpu, F_GUEST_GDTR_BASE, field[F_HOST_GDTR_BASE]);
     vmcs_write(vcpu, F_GUEST_IDTR_BASE, field[F_HOST_IDTR_BASE]);
     vmcs_write(vcpu, F_GUEST_GDTR_LIMIT, 0xffff);

@@ -20,13 +20,20 @@ _Static_assert(sizeof(struct vmcs12_region) <= PAGE_SIZE,
 bool vmcs12_load(struct nvmx_vcpu *vcpu, l1pa_t pointer)
 {
     struct vmcs12 *vmcs12 = &vcpu->vmcs12;
-    struct vmcs12_region region;
-    bool is_ram = port_l1_read(vcpu, pointer, &region, sizeof region);
+    uint32_t launch_state;
+    l1pa_t fields = l1pa(pointer.value + offsetof(struct vmcs12_region, field));
+    bool is_ram = port_l1_read(vcpu, l1pa(pointer.value + offsetof(struct vmcs12_region, launch_state)),
+                               &launch_state, sizeof launch_state) &&
+                  port_l1_read(vcpu, fields, vmcs12->field, sizeof vmcs12->field);
     if (!is_ram)
-        region = (struct vmcs12_region){0};
-    for (enum vmcs_field field = 0; field < F_COUNT; field++)
-        vmcs12->field[field] = region.field[field] & field_mask(field);
-    vmcs12->launched = region.launch_state == LAUNCH_STATE_LAUNCHED;
+        *vmcs12 = (struct vmcs12){0};
+        // Straight-line code, a row a narrow field.
+#define FIELD(name, encoding, width, type, exists, entry, exit)                                              \
+    if (FIELD_MASK(width) != ~0ull)                                                                          \
+        vmcs12->field[F_##name] &= FIELD_MASK(width);
+#include <nvmx/vmcs_fields.def>
+#undef FIELD
+    vmcs12->launched = is_ram && launch_state == LAUNCH_STATE_LAUNCHED;
     vmcs12_set_all_dirty(vcpu);
     bitmaps_reset(vcpu);
     return is_ram;
