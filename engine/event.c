@@ -105,6 +105,13 @@ void event_prepare(struct nvmx_vcpu *vcpu)
     if ((vcpu->event.info & INTERRUPTION_ERROR_CODE) != 0)
         vmcs_write(vcpu, F_VM_ENTRY_EXCEPTION_ERROR_CODE, vcpu->event.error_code);
     uint32_t type = event_type(vcpu->event.info);
+    // With virtual NMIs, which L0 has for itself, an NMI is not injected while NMIs are blocked; without
+    // them, L1 may do that. The injection blocks them again.
+    if (type == EVENT_NMI && (vcpu->current->written[F_PIN_BASED_CONTROLS] & PIN_VIRTUAL_NMIS) != 0) {
+        uint64_t interruptibility = vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY);
+        if ((interruptibility & INTERRUPTIBILITY_NMI) != 0)
+            vmcs_write(vcpu, F_GUEST_INTERRUPTIBILITY, interruptibility & ~(uint64_t)INTERRUPTIBILITY_NMI);
+    }
     if (type == EVENT_SOFTWARE_INTERRUPT || type == EVENT_PRIVILEGED_SOFTWARE ||
         type == EVENT_SOFTWARE_EXCEPTION)
         vmcs_write(vcpu, F_VM_ENTRY_INSTRUCTION_LENGTH, vcpu->event.instruction_length);

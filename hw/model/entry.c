@@ -12,6 +12,16 @@ static void load_segment(struct hw_cpu *cpu, enum segment_name name, unsigned in
     s->base = vmcs_get_unchecked(cpu, (enum vmcs_field)(F_GUEST_ES_BASE + index));
 }
 
+// An unusable CS passes the checks; only its L, D and G bits are defined then. The model makes it a code
+// segment.
+static void mend_code_segment(struct hw_cpu *cpu)
+{
+    struct segment *cs = &cpu->r.segment[SEGMENT_CS], *ss = &cpu->r.segment[SEGMENT_SS];
+    if (cs->access_rights & SEGMENT_UNUSABLE)
+        cs->access_rights = (cs->access_rights & (SEGMENT_L | SEGMENT_DB | SEGMENT_G)) | SEGMENT_PRESENT |
+                            SEGMENT_S | 11 | (ss->access_rights & 3u << SEGMENT_DPL_SHIFT);
+}
+
 // Loading Guest Control Registers, Debug Registers, and MSRs
 static void load_control_registers(struct hw_cpu *cpu)
 {
@@ -78,6 +88,7 @@ static void load_guest_state(struct hw_cpu *cpu)
     load_control_registers(cpu);
     for (unsigned i = 0; i < SEGMENT_NAME_COUNT; i++)
         load_segment(cpu, (enum segment_name)i, i);
+    mend_code_segment(cpu);
     r->gdtr_base = vmcs_get(cpu, F_GUEST_GDTR_BASE);
     r->gdtr_limit = (uint32_t)vmcs_get(cpu, F_GUEST_GDTR_LIMIT);
     r->idtr_base = vmcs_get(cpu, F_GUEST_IDTR_BASE);

@@ -269,8 +269,8 @@ static const char *check_instruction_pointer(struct hw_cpu *cpu)
     bool is_64bit = ia32e && (vmcs_get(cpu, F_GUEST_CS_ACCESS_RIGHTS) & SEGMENT_L);
     if (!is_64bit && rip >> 32)
         return "bits 63:32 of guest RIP are not 0 outside 64-bit mode";
-    if (is_64bit && !is_canonical(rip))
-        return "guest RIP is not canonical";
+    if (is_64bit && rip >> 48 != 0 && rip >> 48 != 0xffff) // bit 47 may differ: then the first fetch faults
+        return "bits 63:48 of guest RIP are not identical";
     if ((flags & ~0x3f7fd7ull) || !(flags & RFLAGS_FIXED))
         return "reserved bits of guest RFLAGS are not as they must be";
     if ((flags & RFLAGS_VM) && (ia32e || !(vmcs_get(cpu, F_GUEST_CR0) & CR0_PE)))

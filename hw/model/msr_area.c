@@ -11,7 +11,7 @@ static const char *entry_problem(uint32_t msr, uint32_t reserved, bool load)
         return "an MSR list names an x2APIC MSR";
     if (load && (msr == MSR_FS_BASE || msr == MSR_GS_BASE))
         return "an MSR-load list names IA32_FS_BASE or IA32_GS_BASE";
-    if (msr == 0x9e) // IA32_SMBASE
+    if (msr == (load ? 0x9bu : 0x9eu)) // IA32_SMM_MONITOR_CTL is written only in SMM, IA32_SMBASE read
         return "an MSR list names an MSR of SMM";
     if (load && msr == 0x79) // IA32_BIOS_UPDT_TRIG
         return "an MSR-load list names IA32_BIOS_UPDT_TRIG";

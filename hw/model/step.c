@@ -189,6 +189,10 @@ void cpu_step(struct hw_cpu *cpu)
     }
     uint64_t linear = fetch_address(cpu), physical;
     if ((linear & PAGE_MASK) != cpu->fetch_page) {
+        if (cpu_in_64bit_code(cpu) && !is_canonical(linear)) {
+            raise_exception_with_code(cpu, VECTOR_GP, 0);
+            return;
+        }
         if (!linear_to_physical(cpu, linear, ACCESS_EXECUTE, false, &physical))
             return;
         if (apic_is_access_page(cpu, physical)) {
