@@ -11,5 +11,9 @@ struct command {
 
 int run_main(int argc, char **argv);
 int doctor_main(int argc, char **argv);
+int check_main(int argc, char **argv);
+int rules_main(int argc, char **argv);
+int fields_main(int argc, char **argv);
+int caps_main(int argc, char **argv);
 
 #endif

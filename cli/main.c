@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "command.h"
+#include "names.h"
 #include "status.h"
 #include "version.h"
 
@@ -11,6 +12,11 @@ static int help_main(int argc, char **argv);
 
 static const struct command commands[] = {
     {"run", "boot a hypervisor under Plastron on a machine with VT-x, emulated if need be", run_main},
+    {"check", "say which rules of VM entry a VMCS breaks: a dump by KVM or Xen, or FIELD = VALUE lines",
+     check_main},
+    {"rules", "list the rules of VM entry, or explain one", rules_main},
+    {"fields", "list the fields of a VMCS, or explain one", fields_main},
+    {"caps", "decode VMX capability MSRs, of a file, a model or this computer", caps_main},
     {"doctor", "say what this computer has, and which machine `run` would use", doctor_main},
     {"help", "show this text, or a command's: plastron help run", help_main},
 };
@@ -26,40 +32,12 @@ static const struct command *command_find(const char *name)
     return NULL;
 }
 
-static size_t min3(size_t a, size_t b, size_t c)
-{
-    size_t least = a < b ? a : b;
-    return least < c ? least : c;
-}
-
-// Letters to insert, remove or change to get from one word to the other.
-static size_t edit_distance(const char *from, const char *to)
-{
-    enum { LONGEST = 31 };
-    size_t length = strlen(to);
-    size_t row[LONGEST + 1];
-    if (length > LONGEST || strlen(from) > LONGEST)
-        return LONGEST;
-    for (size_t j = 0; j <= length; j++)
-        row[j] = j;
-    for (size_t i = 0; from[i]; i++) {
-        size_t diagonal = row[0];
-        row[0] = i + 1;
-        for (size_t j = 1; j <= length; j++) {
-            size_t above = row[j];
-            row[j] = min3(above + 1, row[j - 1] + 1, diagonal + (from[i] != to[j - 1]));
-            diagonal = above;
-        }
-    }
-    return row[length];
-}
-
 static const char *command_nearest(const char *name)
 {
     const char *nearest = NULL;
     size_t least = 3; // further away than this, a suggestion is a guess
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        size_t distance = edit_distance(name, commands[i].name);
+        size_t distance = names_distance(name, commands[i].name);
         if (distance < least) {
             least = distance;
             nearest = commands[i].name;

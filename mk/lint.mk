@@ -18,10 +18,12 @@ LINT_L0 := -std=c11 -ffreestanding -mgeneral-regs-only -mno-red-zone -mcmodel=ke
 LINT_GUEST := -std=gnu11 -ffreestanding -mgeneral-regs-only -mno-red-zone -Iinclude -Iguests/common
 LINT_GUEST_32 := -std=gnu11 -m32 -ffreestanding -mgeneral-regs-only -Iinclude -Iguests/common
 LINT_TEST := -std=c11 -D_GNU_SOURCE -Iinclude -Ihw/model -Itests/support -Itests/checks -iquote hypervisor
+LINT_TEXTS := -std=c11 -D_GNU_SOURCE -Iinclude -iquote engine -iquote cli
 LINT_32_BIT := -std=c11 -m32 -ffreestanding
-LINT_HOST := -std=c11 -D_GNU_SOURCE
+LINT_HOST := -std=c11 -D_GNU_SOURCE -Iinclude -iquote engine
 
 lint_flags = $(firstword \
+	$(if $(filter tests/texts/%,$1),LINT_TEXTS) \
 	$(if $(filter tests/cli/% tests/boot/%,$1),LINT_32_BIT) \
 	$(if $(filter guests/demo/% cli/%,$1),LINT_HOST) \
 	$(if $(filter guests/first32/%,$1),LINT_GUEST_32) \
