@@ -258,6 +258,7 @@ void overlooked_after_exit(struct nvmx_vcpu *vcpu); // when it changed something
 
 void event_prepare(struct nvmx_vcpu *vcpu);            // before an entry: what is injected
 void event_after_exit(struct nvmx_vcpu *vcpu);         // what the exit interrupted the delivery of
+void event_pend_mtf_exit(struct nvmx_vcpu *vcpu);      // at the next boundary of L2, before all else there
 void event_leave_vmcs(struct nvmx_vcpu *vcpu);         // the current VMCS is about to be another
 bool event_is_nmi_window_exit(struct nvmx_vcpu *vcpu); // L0's own: run again
 bool event_l1_wants_exception(const struct nvmx_vcpu *vcpu, uint32_t vector, uint32_t error_code);

@@ -31,34 +31,56 @@ static bool l2_nmi_exits(const struct nvmx_vcpu *vcpu)
     return vcpu->in_l2 && (vmcs12_pin(vcpu) & PIN_NMI_EXITING) != 0;
 }
 
-// While an NMI waits for blocking by NMI to end: NMI-window exiting in the VMCS of whoever runs, which needs
-// virtual NMIs (and they NMI exiting). On a processor without these the NMI waits for the next exit.
-static void nmi_window_set(struct nvmx_vcpu *vcpu, bool open)
+// Injection of Pending MTF VM Exits
+void event_pend_mtf_exit(struct nvmx_vcpu *vcpu)
 {
-    const uint32_t pin_bits = PIN_NMI_EXITING | PIN_VIRTUAL_NMIS;
+    vcpu->event = event_make(EVENT_OTHER, 0);
+}
+
+// While an NMI waits: NMI-window exiting in the VMCS of whoever runs, which needs virtual NMIs (and they NMI
+// exiting). On a processor without these the NMI waits for the next exit.
+static void nmi_window_open(struct nvmx_vcpu *vcpu)
+{
     struct vmcs *vmcs = vcpu->current;
-    uint64_t pin = vmcs->written[F_PIN_BASED_CONTROLS], primary = vmcs->written[F_PRIMARY_CONTROLS];
-    if ((nvmx_caps_allowed1(vcpu->config.hardware, CAPS_PIN) & PIN_VIRTUAL_NMIS) == 0)
+    if (vcpu->nmi_window || (nvmx_caps_allowed1(vcpu->config.hardware, CAPS_PIN) & PIN_VIRTUAL_NMIS) == 0)
         return;
-    pin = open ? pin | pin_bits : pin & ~(uint64_t)pin_bits;
-    primary = open ? primary | PRIMARY_NMI_WINDOW_EXITING : primary & ~(uint64_t)PRIMARY_NMI_WINDOW_EXITING;
-    vmcs_write_if_changed(vcpu, vmcs, F_PIN_BASED_CONTROLS, pin);
-    vmcs_write_if_changed(vcpu, vmcs, F_PRIMARY_CONTROLS, primary);
-    vcpu->nmi_window = open;
+    vcpu->nmi_window = true;
+    vcpu->nmi_window_pin = vmcs->written[F_PIN_BASED_CONTROLS];
+    vcpu->nmi_window_primary = vmcs->written[F_PRIMARY_CONTROLS];
+    vmcs_write_if_changed(vcpu, vmcs, F_PIN_BASED_CONTROLS,
+                          vcpu->nmi_window_pin | PIN_NMI_EXITING | PIN_VIRTUAL_NMIS);
+    vmcs_write_if_changed(vcpu, vmcs, F_PRIMARY_CONTROLS,
+                          vcpu->nmi_window_primary | PRIMARY_NMI_WINDOW_EXITING);
 }
 
 void event_leave_vmcs(struct nvmx_vcpu *vcpu)
 {
-    if (vcpu->nmi_window)
-        nmi_window_set(vcpu, false);
+    if (!vcpu->nmi_window)
+        return;
+    vcpu->nmi_window = false;
+    vmcs_write_if_changed(vcpu, vcpu->current, F_PIN_BASED_CONTROLS, vcpu->nmi_window_pin);
+    vmcs_write_if_changed(vcpu, vcpu->current, F_PRIMARY_CONTROLS, vcpu->nmi_window_primary);
+}
+
+// Does whoever runs next block NMIs? With virtual NMIs of L1's, L2's blocking is about virtual ones.
+static bool nmi_is_blocked(const struct nvmx_vcpu *vcpu)
+{
+    uint64_t blocking = INTERRUPTIBILITY_NMI | INTERRUPTIBILITY_MOV_SS | INTERRUPTIBILITY_STI;
+    if (vcpu->in_l2 && (vmcs12_pin(vcpu) & PIN_VIRTUAL_NMIS) != 0)
+        blocking &= ~(uint64_t)INTERRUPTIBILITY_NMI;
+    return (vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY) & blocking) != 0;
 }
 
 // An NMI that L0 took: into whoever runs next, as soon as nothing else is injected and NMIs are not blocked.
 // While an entry to L2 is pending, L2 runs first: the manual delivers NMIs after the entry, not before.
 static void event_take_nmi(struct nvmx_vcpu *vcpu)
 {
-    if (vcpu->event.info != 0 || vcpu->entry_pending || vcpu->aborted)
+    if (vcpu->aborted)
         return;
+    if (vcpu->event.info != 0 || vcpu->entry_pending || nmi_is_blocked(vcpu)) {
+        nmi_window_open(vcpu);
+        return;
+    }
     if (l2_nmi_exits(vcpu)) {
         vcpu->nmi_pending = false;
         vcpu->exit = (struct nvmx_exit){
@@ -68,11 +90,6 @@ static void event_take_nmi(struct nvmx_vcpu *vcpu)
         reflect_exit(vcpu);
         return;
     }
-    uint64_t interruptibility = vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY);
-    if ((interruptibility & (INTERRUPTIBILITY_NMI | INTERRUPTIBILITY_MOV_SS | INTERRUPTIBILITY_STI)) != 0) {
-        nmi_window_set(vcpu, true);
-        return;
-    }
     if (vmcs_read(vcpu, F_GUEST_ACTIVITY_STATE) == ACTIVITY_WAIT_FOR_SIPI)
         return;
     event_leave_vmcs(vcpu);
@@ -80,7 +97,7 @@ static void event_take_nmi(struct nvmx_vcpu *vcpu)
     vcpu->event = event_make(EVENT_NMI, VECTOR_NMI);
 }
 
-// Exits that exist only because of nmi_window_set: the window, and NMIs that arrive while it is awaited.
+// Exits that exist only because of nmi_window_open: the window, and NMIs that arrive while it is awaited.
 bool event_is_nmi_window_exit(struct nvmx_vcpu *vcpu)
 {
     if (!vcpu->nmi_window)

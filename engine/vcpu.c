@@ -297,4 +297,6 @@ void nvmx_skip_instruction(struct nvmx_vcpu *vcpu)
     if ((vmcs_read(vcpu, F_GUEST_RFLAGS) & RFLAGS_TF) != 0) // BS: a single-step trap is pending
         vmcs_write(vcpu, F_GUEST_PENDING_DEBUG_EXCEPTIONS,
                    vmcs_read(vcpu, F_GUEST_PENDING_DEBUG_EXCEPTIONS) | 1ull << 14);
+    if (vcpu->in_l2 && (vmcs12_primary(vcpu) & PRIMARY_MONITOR_TRAP_FLAG) != 0)
+        event_pend_mtf_exit(vcpu);
 }

@@ -7,8 +7,8 @@
 #include "acpi.h"
 
 struct quirks {
-    bool shutdown_port;        // the text "Shutdown" written to port 0x8900 ends the machine
-    bool apic_enable_is_final; // IA32_APIC_BASE ignores every write once its enable bit was cleared
+    bool shutdown_port;          // the text "Shutdown" written to port 0x8900 ends the machine
+    bool apic_enable_is_final;   // IA32_APIC_BASE ignores every write once its enable bit was cleared
     bool entry_overlooks_events; // VM entry does not look for an interrupt that is pending already
 };
 

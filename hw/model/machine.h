@@ -42,8 +42,8 @@ struct machine_config {
 struct machine *machine_create(const struct machine_config *config);
 void machine_destroy(struct machine *machine); // checks the invariants that hold at any moment first
 struct hw_cpu *machine_cpu(struct machine *machine, unsigned index);
-// From now on the C code that calls hw.h executes on `cpu`: a VMX instruction that it gives to another processor
-// stops the test. NULL (as at the start): on whichever it names. Returns what it was before.
+// From now on the C code that calls hw.h executes on `cpu`: a VMX instruction that it gives to another
+// processor stops the test. NULL (as at the start): on whichever it names. Returns what it was before.
 struct hw_cpu *machine_execute_on(struct machine *machine, struct hw_cpu *cpu);
 unsigned cpu_index(const struct hw_cpu *cpu);
 

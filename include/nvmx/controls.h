@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Bits of the VMX controls (controls.def says what becomes of each), of the capability MSRs and of the registers that the engine looks at.
-// Manual: Virtual Machine Control Structures; appendix VMX Capability Reporting Facility.
+// Bits of the VMX controls (controls.def says what becomes of each), of the capability MSRs and of the
+// registers that the engine looks at. Manual: Virtual Machine Control Structures; appendix VMX Capability
+// Reporting Facility.
 #ifndef NVMX_CONTROLS_H
 #define NVMX_CONTROLS_H
 

@@ -193,9 +193,10 @@ struct nvmx_vcpu {
     bool entry_pending;      // L1's VMLAUNCH/VMRESUME succeeded, and L2 has not run since
     struct nvmx_event event; // injected at the next entry
     bool nmi_window;         // the current VMCS has NMI-window exiting because an NMI waits
-    bool nmi_pending;        // an NMI reached L0 and is L1's (or L2's)
-    bool aborted;            // a VMX abort: L1's processor is in shutdown until its reset
-    bool shutdown;           // whoever is to run may be in the shutdown state (shutdown.c)
+    uint64_t nmi_window_pin, nmi_window_primary; // the controls without it
+    bool nmi_pending;                            // an NMI reached L0 and is L1's (or L2's)
+    bool aborted;                                // a VMX abort: L1's processor is in shutdown until its reset
+    bool shutdown; // whoever is to run may be in the shutdown state (shutdown.c)
     uint64_t shutdown_saved[SHUTDOWN_FIELD_COUNT], shutdown_pin; // what its VMCS held, while it runs
 
     struct vmcs vmcs01, vmcs02;
