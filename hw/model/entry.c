@@ -188,7 +188,7 @@ struct vmx_result vmx_enter(struct hw_cpu *cpu, bool launch)
     // too.
     uint64_t link = vmcs_get(cpu, F_VMCS_LINK_POINTER);
     if ((cpu->c.secondary & SECONDARY_VMCS_SHADOWING) && link != NO_ADDRESS)
-        vmcs_cache_activate(cpu, link);
+        vmcs_cache_activate(cpu, link, "use through the VMCS link pointer");
     cpu->tsc += 10;
     vmcs_cache_maybe_write_back(cpu, cpu->current);
     apic_enter(cpu);

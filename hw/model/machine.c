@@ -76,8 +76,8 @@ void machine_destroy(struct machine *machine)
         vmcs_cache_drop(machine->cpu[i]);
         free(machine->cpu[i]);
     }
-    for (unsigned i = 0; i < machine->count_count; i++)
-        free(machine->count[i]);
+    for (unsigned i = 0; i < machine->record_count; i++)
+        free(machine->record[i]);
     while (machine->text != NULL) {
         struct program_text *next = machine->text->next;
         free(machine->text->address);

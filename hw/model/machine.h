@@ -97,6 +97,8 @@ struct vmcs_count {
     uint32_t vmwrite_unchanged[F_COUNT]; // VMWRITEs of what the field held already
     uint32_t vmclear, vmptrld, vmlaunch, vmresume, failed_entry;
 };
+// What sentences call the VMCS of this region, besides its address.
+void machine_name_vmcs(struct machine *machine, uint64_t region, const char *name);
 const struct vmcs_count *machine_count(struct machine *machine, uint64_t region);
 void machine_reset_counts(struct machine *machine);
 

@@ -52,7 +52,7 @@ struct active_vmcs {
 };
 
 // Makes the VMCS of `region` active here (loading it from memory unless it is) and returns it.
-struct active_vmcs *vmcs_cache_activate(struct hw_cpu *cpu, uint64_t region);
+struct active_vmcs *vmcs_cache_activate(struct hw_cpu *cpu, uint64_t region, const char *instruction);
 struct active_vmcs *vmcs_cache_find(const struct hw_cpu *cpu, uint64_t region); // NULL: not active here
 void vmcs_cache_clear(struct hw_cpu *cpu, uint64_t region);                     // VMCLEAR's work
 void vmcs_cache_maybe_write_back(struct hw_cpu *cpu, struct active_vmcs *vmcs); // the adversarial moment
@@ -60,12 +60,30 @@ void vmcs_cache_check(
     struct hw_cpu *cpu); // the regions of all VMCSs active here are as the processor left them
 void vmcs_cache_drop(struct hw_cpu *cpu);
 
+// --- vmcs_record.c: what is known of a VMCS wherever it is
+
+struct vmcs_record {
+    struct vmcs_count count;
+    uint64_t left; // checksum of the region as the processor left it
+    char name[48]; // "vmcs02 of vcpu 0"
+};
+struct vmcs_record *vmcs_record(struct machine *machine, uint64_t region);
+const char *vmcs_label(const struct machine *machine, uint64_t region); // "0x10a000 (vmcs02 of vcpu 0)"
+
 // The layout in memory (vmcs_region.c), different in every machine.
-enum region_state { REGION_FRESH, REGION_INITIALIZED, REGION_DAMAGED };
+enum region_state {
+    REGION_FRESH,       // never initialised by VMCLEAR
+    REGION_INITIALIZED, //
+    REGION_DAMAGED,     // software wrote it
+    REGION_ACTIVE,      // from when the VMCS was active somewhere
+    REGION_STALE,       // from an earlier VMCLEAR than the last one
+};
 void vmcs_region_make_layout(struct machine *machine);
 uint32_t vmcs_region_revision(const struct machine *machine, uint64_t region);
-enum region_state vmcs_region_load(const struct machine *machine, uint64_t region, struct vmcs_data *data);
-void vmcs_region_store(const struct machine *machine, uint64_t region, const struct vmcs_data *data);
+enum region_state vmcs_region_load(struct machine *machine, uint64_t region, struct vmcs_data *data);
+void vmcs_region_store(struct machine *machine, uint64_t region, const struct vmcs_data *data);
+void vmcs_region_scatter(const struct machine *machine, uint64_t region, const struct vmcs_data *data,
+                         uint64_t random);
 
 // The current VMCS's fields, for the processor's own use: one that was never written stops the test.
 uint64_t vmcs_get(struct hw_cpu *cpu, enum vmcs_field field);
@@ -194,8 +212,9 @@ struct hw_cpu {
     enum vmx_operation vmx;
     bool c_code; // in root operation the C code that calls hw.h runs
     uint64_t vmxon_pointer, current_pointer;
-    struct active_vmcs *active;  // every VMCS that is active here
-    struct active_vmcs *current; // one of them
+    uint8_t vmxon_memory[PAGE_SIZE]; // what the VMXON region held at VMXON
+    struct active_vmcs *active;      // every VMCS that is active here
+    struct active_vmcs *current;     // one of them
 
     // in non-root operation
     struct controls c;
@@ -249,8 +268,8 @@ struct machine {
     unsigned live_count;
     bool ud2_everywhere;
     uint64_t operations_left; // 0: no limit
-    struct vmcs_count *count[64];
-    unsigned count_count;
+    struct vmcs_record *record[64];
+    unsigned record_count;
     struct trace *trace;
     const char *entry_failure;
 };

@@ -12,7 +12,7 @@ _Noreturn void rule_broken(const struct hw_cpu *cpu, const char *format, ...)
         length = snprintf(sentence, sizeof(sentence), "logical processor %u, ", cpu->index);
         if (cpu->current != NULL)
             length += snprintf(sentence + length, sizeof(sentence) - (size_t)length,
-                               "current VMCS %#llx: ", (unsigned long long)cpu->current->region);
+                               "current VMCS %s: ", vmcs_label(cpu->machine, cpu->current->region));
         else
             length += snprintf(sentence + length, sizeof(sentence) - (size_t)length, "no current VMCS: ");
     }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define WRITE_BACK_ODDS 61 // one in so many occasions
+#define ACTIVATION_ODDS 4
 
 struct active_vmcs *vmcs_cache_find(const struct hw_cpu *cpu, uint64_t region)
 {
@@ -23,22 +24,29 @@ static void check_not_active_elsewhere(const struct hw_cpu *cpu, uint64_t region
     for (unsigned i = 0; i < machine->config.cpu_count; i++)
         if (machine->cpu[i] != cpu && vmcs_cache_find(machine->cpu[i], region) != NULL)
             rule_broken(cpu,
-                        "%s of VMCS %#llx, which is active on logical processor %u: its data is in that "
+                        "%s of VMCS %s, which is active on logical processor %u: its data is in that "
                         "processor's cache, and only a VMCLEAR there writes it back",
-                        instruction, (unsigned long long)region, i);
+                        instruction, vmcs_label(machine, region), i);
 }
 
 static void check_region_untouched(const struct hw_cpu *cpu, const struct active_vmcs *vmcs)
 {
     if (memcmp(vmcs->memory, cpu->machine->memory + vmcs->region, PAGE_SIZE) != 0)
-        rule_broken(cpu, "the region of VMCS %#llx was written while the VMCS is active on this processor",
-                    (unsigned long long)vmcs->region);
+        rule_broken(
+            cpu,
+            "the region of VMCS %s was written while the VMCS is active on logical processor %u: until "
+            "VMCLEAR it is the processor's own",
+            vmcs_label(cpu->machine, vmcs->region), cpu->index);
 }
 
-static void write_back(struct hw_cpu *cpu, struct active_vmcs *vmcs)
+// `scatter` is 0: all of it, for good. Else some of it, and the VMCS stays active.
+static void write_back(struct hw_cpu *cpu, struct active_vmcs *vmcs, uint64_t scatter)
 {
     check_region_untouched(cpu, vmcs);
-    vmcs_region_store(cpu->machine, vmcs->region, &vmcs->data);
+    if (scatter == 0)
+        vmcs_region_store(cpu->machine, vmcs->region, &vmcs->data);
+    else
+        vmcs_region_scatter(cpu->machine, vmcs->region, &vmcs->data, scatter);
     memcpy(vmcs->memory, cpu->machine->memory + vmcs->region, PAGE_SIZE);
 }
 
@@ -48,62 +56,66 @@ void vmcs_cache_check(struct hw_cpu *cpu)
         check_region_untouched(cpu, vmcs);
 }
 
+// The moment of the processor's own choosing: any VMCS that is active on any processor, in parts.
+static void disturb(struct machine *machine)
+{
+    struct hw_cpu *cpu = machine->cpu[machine_random(machine) % machine->config.cpu_count];
+    unsigned skip = machine_random(machine) % 4;
+    struct active_vmcs *vmcs = cpu->active;
+    for (; vmcs != NULL && vmcs->next != NULL && skip > 0; skip--)
+        vmcs = vmcs->next;
+    if (vmcs != NULL)
+        write_back(cpu, vmcs, machine_random(machine) | 1);
+}
+
 void vmcs_cache_maybe_write_back(struct hw_cpu *cpu, struct active_vmcs *vmcs)
 {
-    if (machine_random(cpu->machine) % WRITE_BACK_ODDS == 0)
-        write_back(cpu, vmcs);
+    if (machine_random(cpu->machine) % WRITE_BACK_ODDS != 0)
+        return;
+    if (machine_random(cpu->machine) & 1)
+        write_back(cpu, vmcs, machine_random(cpu->machine) | 1);
+    else
+        disturb(cpu->machine);
 }
 
-static struct vmcs_count *count_of(struct machine *machine, uint64_t region)
+// What is in memory is what the processor left there last.
+static void check_region_is_whole(const struct hw_cpu *cpu, uint64_t region, enum region_state state,
+                                  const char *instruction)
 {
-    for (unsigned i = 0; i < machine->count_count; i++)
-        if (machine->count[i]->region == region)
-            return machine->count[i];
-    if (machine->count_count == sizeof(machine->count) / sizeof(machine->count[0]))
-        rule_broken(NULL, "more VMCSs than the model counts");
-    struct vmcs_count *count = calloc(1, sizeof(*count));
-    count->region = region;
-    machine->count[machine->count_count++] = count;
-    return count;
+    const char *label = vmcs_label(cpu->machine, region);
+    if (state == REGION_DAMAGED)
+        rule_broken(cpu, "%s of region %s, which software wrote since the processor did", instruction, label);
+    if (state == REGION_ACTIVE)
+        rule_broken(
+            cpu,
+            "%s of region %s, which holds what was there while the VMCS was active: its data was in a "
+            "processor's cache",
+            instruction, label);
+    if (state == REGION_STALE)
+        rule_broken(cpu, "%s of region %s, which holds an older state of the VMCS than the last VMCLEAR left",
+                    instruction, label);
 }
 
-const struct vmcs_count *machine_count(struct machine *machine, uint64_t region)
-{
-    return count_of(machine, region);
-}
-
-void machine_reset_counts(struct machine *machine)
-{
-    for (unsigned i = 0; i < machine->count_count; i++) {
-        uint64_t region = machine->count[i]->region;
-        memset(machine->count[i], 0, sizeof(*machine->count[i]));
-        machine->count[i]->region = region;
-    }
-}
-
-struct active_vmcs *vmcs_cache_activate(struct hw_cpu *cpu, uint64_t region)
+struct active_vmcs *vmcs_cache_activate(struct hw_cpu *cpu, uint64_t region, const char *instruction)
 {
     struct active_vmcs *vmcs = vmcs_cache_find(cpu, region);
     if (vmcs == NULL) {
-        check_not_active_elsewhere(cpu, region, "VMPTRLD (or a VM entry that links to it)");
+        check_not_active_elsewhere(cpu, region, instruction);
+        struct vmcs_data data;
+        enum region_state state = vmcs_region_load(cpu->machine, region, &data);
+        if (state == REGION_FRESH)
+            rule_broken(cpu, "%s of region %s, which was never initialised by VMCLEAR", instruction,
+                        vmcs_label(cpu->machine, region));
+        check_region_is_whole(cpu, region, state, instruction);
         vmcs = calloc(1, sizeof(*vmcs));
         vmcs->region = region;
-        switch (vmcs_region_load(cpu->machine, region, &vmcs->data)) {
-        case REGION_INITIALIZED:
-            break;
-        case REGION_FRESH:
-            free(vmcs);
-            rule_broken(cpu, "VMPTRLD of region %#llx, which was never initialised by VMCLEAR",
-                        (unsigned long long)region);
-        case REGION_DAMAGED:
-            free(vmcs);
-            rule_broken(cpu, "VMPTRLD of region %#llx, which software wrote since the processor did",
-                        (unsigned long long)region);
-        }
+        vmcs->data = data;
         memcpy(vmcs->memory, cpu->machine->memory + region, PAGE_SIZE);
-        vmcs->count = count_of(cpu->machine, region);
+        vmcs->count = &vmcs_record(cpu->machine, region)->count;
         vmcs->next = cpu->active;
         cpu->active = vmcs;
+        if (machine_random(cpu->machine) % ACTIVATION_ODDS == 0)
+            write_back(cpu, vmcs, machine_random(cpu->machine) | 1);
     }
     return vmcs;
 }
@@ -121,28 +133,21 @@ static void forget(struct hw_cpu *cpu, struct active_vmcs *vmcs)
 
 void vmcs_cache_clear(struct hw_cpu *cpu, uint64_t region)
 {
-    count_of(cpu->machine, region)->vmclear++;
+    vmcs_record(cpu->machine, region)->count.vmclear++;
     struct active_vmcs *vmcs = vmcs_cache_find(cpu, region);
     if (vmcs != NULL) {
         vmcs->data.launched = false;
-        write_back(cpu, vmcs);
+        write_back(cpu, vmcs, 0);
         forget(cpu, vmcs);
         return;
     }
     check_not_active_elsewhere(cpu, region, "VMCLEAR");
     struct vmcs_data data;
-    switch (vmcs_region_load(cpu->machine, region, &data)) {
-    case REGION_INITIALIZED:
-        break;
-    case REGION_FRESH:
-        // The manual says nothing of what the fields hold now.
+    enum region_state state = vmcs_region_load(cpu->machine, region, &data);
+    check_region_is_whole(cpu, region, state, "VMCLEAR");
+    if (state == REGION_FRESH) // the manual says nothing of what the fields hold now
         for (unsigned field = 0; field < F_COUNT; field++)
             data.field[field] = model_poison(cpu->machine, region, (enum vmcs_field)field);
-        break;
-    case REGION_DAMAGED:
-        rule_broken(cpu, "VMCLEAR of region %#llx, which software wrote since the processor did",
-                    (unsigned long long)region);
-    }
     data.launched = false;
     vmcs_region_store(cpu->machine, region, &data);
 }

@@ -6,7 +6,7 @@
 #include "model.h"
 #include <string.h>
 
-#define MARK_AT     8u  // "this processor initialised it"
+#define MARK_AT     8u  // "this processor initialised it", or "it is active"
 #define LAUNCHED_AT 16u //
 #define FIELDS_AT   64u // F_COUNT words
 #define CHECK_AT    (PAGE_SIZE - 8)
@@ -56,7 +56,12 @@ uint32_t vmcs_region_revision(const struct machine *machine, uint64_t region)
     return (uint32_t)memory_read(machine, region, 4);
 }
 
-void vmcs_region_store(const struct machine *machine, uint64_t region, const struct vmcs_data *data)
+static uint64_t active_mark(uint64_t key)
+{
+    return word_key(key, MARK_AT) ^ 0xac71fe;
+}
+
+void vmcs_region_store(struct machine *machine, uint64_t region, const struct vmcs_data *data)
 {
     uint8_t *page = machine->memory + region;
     uint64_t key = region_key(machine, region), words[F_COUNT];
@@ -71,9 +76,30 @@ void vmcs_region_store(const struct machine *machine, uint64_t region, const str
     memcpy(page + FIELDS_AT, words, sizeof(words));
     uint64_t sum = checksum(page);
     memcpy(page + CHECK_AT, &sum, 8);
+    vmcs_record(machine, region)->left = sum;
 }
 
-enum region_state vmcs_region_load(const struct machine *machine, uint64_t region, struct vmcs_data *data)
+// What memory holds while the VMCS is active is nobody's business: some fields as they are, some as they
+// were, some neither, as `random` wants it.
+void vmcs_region_scatter(const struct machine *machine, uint64_t region, const struct vmcs_data *data,
+                         uint64_t random)
+{
+    uint8_t *page = machine->memory + region;
+    uint64_t key = region_key(machine, region), mark = active_mark(key);
+    memcpy(page + MARK_AT, &mark, 8);
+    for (unsigned field = 0; field < F_COUNT; field++) {
+        unsigned slot = machine->slot[field];
+        uint64_t word = data->field[field] ^ word_key(key, FIELDS_AT + slot);
+        random = random * 6364136223846793005ull + 1442695040888963407ull;
+        if (random >> 62 == 0)
+            continue;
+        if (random >> 62 == 1)
+            word = random;
+        memcpy(page + FIELDS_AT + 8 * slot, &word, 8);
+    }
+}
+
+enum region_state vmcs_region_load(struct machine *machine, uint64_t region, struct vmcs_data *data)
 {
     const uint8_t *page = machine->memory + region;
     uint64_t mark, launched, sum, words[F_COUNT], key = region_key(machine, region);
@@ -82,10 +108,14 @@ enum region_state vmcs_region_load(const struct machine *machine, uint64_t regio
     memcpy(&sum, page + CHECK_AT, 8);
     memset(data, 0, sizeof(*data));
     data->shadow = vmcs_region_revision(machine, region) >> 31;
+    if (mark == active_mark(key))
+        return REGION_ACTIVE;
     if (mark != word_key(key, MARK_AT))
         return REGION_FRESH;
     if (sum != checksum(page))
         return REGION_DAMAGED;
+    if (sum != vmcs_record(machine, region)->left)
+        return REGION_STALE;
     data->launched = (launched ^ word_key(key, LAUNCHED_AT)) & 1;
     memcpy(words, page + FIELDS_AT, sizeof(words));
     for (unsigned field = 0; field < F_COUNT; field++) {

@@ -3,6 +3,7 @@
 // left is VMsucceed, VMfailInvalid or VMfailValid. VM entry is in entry.c.
 // Manual: VMX Instruction Reference.
 #include "model.h"
+#include <string.h>
 
 struct vmx_result vmx_succeed(void)
 {
@@ -45,6 +46,21 @@ static void require_ram(const struct hw_cpu *cpu, uint64_t region, const char *i
         rule_broken(cpu, "%s of region %#llx, which is not RAM", instruction, (unsigned long long)region);
 }
 
+// A region is one logical processor's VMXON region, or a VMCS, and not two of these things at once.
+static void require_other_use(const struct hw_cpu *cpu, uint64_t region, const char *instruction)
+{
+    const struct machine *machine = cpu->machine;
+    for (unsigned i = 0; i < machine->config.cpu_count; i++) {
+        const struct hw_cpu *other = machine->cpu[i];
+        if (other != cpu && other->vmxon_pointer == region)
+            rule_broken(cpu, "%s of %s, which is the VMXON region of logical processor %u", instruction,
+                        vmcs_label(machine, region), i);
+        if (strcmp(instruction, "VMXON") == 0 && vmcs_cache_find(other, region) != NULL)
+            rule_broken(cpu, "VMXON of %s, which is a VMCS that is active on logical processor %u",
+                        vmcs_label(machine, region), i);
+    }
+}
+
 struct vmx_result vmx_vmxon(struct hw_cpu *cpu, uint64_t region)
 {
     if (cpu->vmx == VMX_ROOT)
@@ -52,10 +68,12 @@ struct vmx_result vmx_vmxon(struct hw_cpu *cpu, uint64_t region)
     if (!region_address_is_valid(cpu, region))
         return vmx_fail_invalid();
     require_ram(cpu, region, "VMXON");
+    require_other_use(cpu, region, "VMXON");
     if (vmcs_region_revision(cpu->machine, region) != revision_of(cpu)) // bit 31 set is a mismatch too
         return vmx_fail_invalid();
     cpu->vmx = VMX_ROOT;
     cpu->vmxon_pointer = region;
+    memcpy(cpu->vmxon_memory, cpu->machine->memory + region, PAGE_SIZE);
     cpu->current_pointer = NO_ADDRESS;
     cpu->current = NULL;
     return vmx_succeed();
@@ -64,8 +82,11 @@ struct vmx_result vmx_vmxon(struct hw_cpu *cpu, uint64_t region)
 struct vmx_result vmx_vmxoff(struct hw_cpu *cpu)
 {
     if (cpu->c_code && cpu->active != NULL)
-        rule_broken(cpu, "VMXOFF while VMCS %#llx is active: its data was never written back",
-                    (unsigned long long)cpu->active->region);
+        rule_broken(cpu, "VMXOFF while VMCS %s is active on this processor: its data was never written back",
+                    vmcs_label(cpu->machine, cpu->active->region));
+    if (cpu->c_code && memcmp(cpu->vmxon_memory, cpu->machine->memory + cpu->vmxon_pointer, PAGE_SIZE) != 0)
+        rule_broken(cpu, "the VMXON region %s was written before the VMXOFF of logical processor %u",
+                    vmcs_label(cpu->machine, cpu->vmxon_pointer), cpu->index);
     cpu->vmx = VMX_OUTSIDE;
     cpu->vmxon_pointer = NO_ADDRESS;
     cpu->current_pointer = NO_ADDRESS;
@@ -80,6 +101,7 @@ struct vmx_result vmx_vmclear(struct hw_cpu *cpu, uint64_t region)
     if (region == cpu->vmxon_pointer)
         return vmx_fail(cpu, VMERR_VMCLEAR_VMXON_POINTER, NULL);
     require_ram(cpu, region, "VMCLEAR");
+    require_other_use(cpu, region, "VMCLEAR");
     vmcs_cache_clear(cpu, region);
     if (region == cpu->current_pointer)
         cpu->current_pointer = NO_ADDRESS;
@@ -93,12 +115,13 @@ struct vmx_result vmx_vmptrld(struct hw_cpu *cpu, uint64_t region)
     if (region == cpu->vmxon_pointer)
         return vmx_fail(cpu, VMERR_VMPTRLD_VMXON_POINTER, NULL);
     require_ram(cpu, region, "VMPTRLD");
+    require_other_use(cpu, region, "VMPTRLD");
     uint32_t revision = vmcs_region_revision(cpu->machine, region);
     bool shadow = revision >> 31;
     bool may_shadow = capability_allowed1(cpu->machine->processor, WORD_SECONDARY) & SECONDARY_VMCS_SHADOWING;
     if ((revision & 0x7fffffff) != revision_of(cpu) || (shadow && !may_shadow))
         return vmx_fail(cpu, VMERR_VMPTRLD_REVISION, NULL);
-    cpu->current = vmcs_cache_activate(cpu, region);
+    cpu->current = vmcs_cache_activate(cpu, region, "VMPTRLD");
     cpu->current->count->vmptrld++;
     cpu->current_pointer = region;
     return vmx_succeed();

@@ -198,6 +198,28 @@ static void the_controls_and_the_link_are_checked(void)
     expect_exit(EXIT_VMCALL);
 }
 
+static void launch(void)
+{
+    l1_vmlaunch();
+}
+
+// The shadow VMCS becomes active with the entry: it must not be so elsewhere.
+static void a_shadow_vmcs_is_active_on_one_processor(void)
+{
+    const char *sentence;
+    L2_PROGRAM(l2, VMCALL);
+    uint64_t shadow = SHADOW;
+    prepare(&l2);
+    l1_vmclear(shadow);
+    l1_use_vcpu(1);
+    l1_enter_vmx_operation();
+    l1_vmptrld(shadow);
+    l1_use_vcpu(0);
+    assert_true(world_stops(launch, &sentence));
+    assert_non_null(strstr(sentence, "use through the VMCS link pointer of VMCS 0x203000, which is active on "
+                                     "logical processor 1"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -210,6 +232,7 @@ int main(void)
         BARE(without_the_control_both_exit),
         BARE(a_shadow_vmcs_is_not_entered),
         BARE(the_controls_and_the_link_are_checked),
+        BARE(a_shadow_vmcs_is_active_on_one_processor, .vcpu_count = 2),
     };
     return cmocka_run_group_tests_name("VMCS shadowing by L1", tests, NULL, NULL);
 }

@@ -104,6 +104,13 @@ static void set_bit(uint64_t bitmap, unsigned bit)
     *byte = (uint8_t)(*byte | 1u << (bit % 8));
 }
 
+static void name_vmcs(uint64_t region, const char *what, unsigned whose)
+{
+    char name[60];
+    snprintf(name, sizeof(name), "%s %u", what, whose);
+    machine_name_vmcs(world->machine, region, name);
+}
+
 void l0_begin(void)
 {
     machine_reserve_for_l0(world->machine, 0, L0_SIZE);
@@ -124,6 +131,7 @@ void l0_begin(void)
     for (unsigned i = 0; i < world->config.cpu_count; i++) {
         uint64_t region = take_page();
         memcpy(l0_memory(region), &revision, 4);
+        name_vmcs(region, "the VMXON region of L0 on processor", i);
         hw_vmxon(machine_cpu(world->machine, i), l0pa(region));
         nvmx_cpu_init(&world->l0_cpu[i], machine_cpu(world->machine, i));
     }
@@ -218,6 +226,10 @@ void l0_add_vcpu(struct virtual_processor *p, const struct registers *start)
     };
     p->vcpu = malloc(sizeof(*p->vcpu));
     memset(p->vcpu, 0xa5, sizeof(*p->vcpu)); // "may hold anything before"
+    name_vmcs(config.pages.vmcs01.value, "vmcs01 of vcpu", p->index);
+    name_vmcs(config.pages.vmcs02.value, "vmcs02 of vcpu", p->index);
+    if (shadowing)
+        name_vmcs(config.pages.shadow_vmcs.value, "the shadow VMCS of vcpu", p->index);
     nvmx_vcpu_init(p->vcpu, &config);
     p->vcpu->l0_data = p;
     nvmx_vcpu_load(p->vcpu, &world->l0_cpu[cpu_index(p->cpu)]);
