@@ -94,6 +94,14 @@ static enum route route_ept_violation(struct nvmx_vcpu *vcpu)
     return ROUTE_TO_L0;
 }
 
+// The control's, or the exit that L1 injected (still recorded as valid: an exit of L1's clears that).
+static enum route route_mtf(struct nvmx_vcpu *vcpu)
+{
+    uint32_t injected = (uint32_t)vmcs12_get(vcpu, F_VM_ENTRY_INTERRUPTION_INFO);
+    return to_l1_if((vmcs12_primary(vcpu) & PRIMARY_MONITOR_TRAP_FLAG) != 0 ||
+                    ((injected & INTERRUPTION_VALID) != 0 && event_type(injected) == EVENT_OTHER));
+}
+
 static enum route route_pause(struct nvmx_vcpu *vcpu)
 {
     return to_l1_if((vmcs12_primary(vcpu) & PRIMARY_PAUSE_EXITING) != 0 ||
@@ -116,6 +124,7 @@ static enum route route_reserved(struct nvmx_vcpu *vcpu)
 #define ROUTE_IO                 return route_io(vcpu)
 #define ROUTE_MSR                return route_msr(vcpu)
 #define ROUTE_CR                 return route_cr(vcpu)
+#define ROUTE_MTF                return route_mtf(vcpu)
 #define ROUTE_PAUSE              return route_pause(vcpu)
 #define ROUTE_EPT_VIOLATION      return route_ept_violation(vcpu)
 // ept02 holds no misconfigured entry, so the processor finds none there; ept01 is L0's.

@@ -67,6 +67,24 @@ static void mtf_and_a_single_step_behind_an_emulated_instruction(void)
     assert_int_equal(l1_vmread(VMCS_GUEST_RIP), L2_HANDLER(VECTOR_DB));
 }
 
+// Injection of Pending MTF VM Exits: whatever the control says.
+static void an_injected_mtf_exit(void)
+{
+    L2_PROGRAM(l2, NOP, VMCALL);
+    l1_prepare(&l2);
+    for (unsigned i = 0; i < 2; i++) {
+        l1_vmwrite(VMCS_VM_ENTRY_INTERRUPTION_INFO, INTERRUPTION_VALID | EVENT_OTHER << 8);
+        if (i == 0)
+            l1_vmlaunch();
+        else
+            l1_vmresume();
+        expect_mtf_at(l2.code, 0);
+        assert_int_equal(l1_vmread(VMCS_VM_ENTRY_INTERRUPTION_INFO), EVENT_OTHER << 8);
+    }
+    l1_vmresume();
+    expect_exit(EXIT_VMCALL);
+}
+
 // --- an NMI that L0 took
 
 static void l0_takes_an_nmi(void)
@@ -189,6 +207,7 @@ static const struct CMUnitTest tests[] = {
     BOTH(mtf_behind_an_emulated_instruction),
     BOTH_WITH(mtf_behind_an_emulated_instruction, ", moving", .cpu_count = 2, .move_one_in = 2),
     BOTH(mtf_and_a_single_step_behind_an_emulated_instruction),
+    BOTH(an_injected_mtf_exit),
     NESTED(an_nmi_behind_a_pending_entry, .cpu_count = 1),
     NESTED(an_nmi_of_l2_behind_an_injection, .cpu_count = 1),
     NESTED(an_nmi_blocked_by_an_nmi, .cpu_count = 1),
