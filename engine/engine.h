@@ -10,6 +10,7 @@
 #include "field.h"
 
 #include <nvmx/nvmx.h>
+#include <nvmx/state.h>
 
 #define VMCS12_REVISION 0x00504c54ull // what L1 finds in IA32_VMX_BASIC; bit 31 is 0
 #define NO_VMCS12       (~0ull)       // vmcs12_pointer when L1 has no current VMCS
@@ -236,6 +237,23 @@ uint64_t l1_cr4(struct nvmx_vcpu *vcpu);
 void l1_cr_write_state(struct nvmx_vcpu *vcpu, uint64_t cr0, uint64_t cr4); // vmcs01's CR0, CR4 and shadows
 // At VMXON and VMXOFF: which bits L0 owns; sets vcpu->vmxon.
 void l1_cr_update_masks(struct nvmx_vcpu *vcpu, bool vmxon);
+
+// As a MOV to it by L1 could leave it, with and without VMX operation; and as vmcs01 has it.
+bool l1_cr0_is_possible(const struct nvmx_vcpu *vcpu, uint64_t cr0, bool vmxon);
+bool l1_cr4_is_possible(const struct nvmx_vcpu *vcpu, uint64_t cr4, bool vmxon);
+void l1_cr_real(const struct nvmx_vcpu *vcpu, uint64_t *cr0, uint64_t *cr4);
+
+// --- l1_state.c, instruction.c: L1's VMX operation begins and ends
+// -------------------------------------------------------------------------------------------------
+void l1_begin_vmx(struct nvmx_vcpu *vcpu, l1pa_t region); // what VMXON does; vmcs01 is current
+// L1 runs next, with no current VMCS and nothing pending; its registers are somebody else's to set, and so is
+// whether it is in VMX operation.
+void l1_leave_vmx(struct nvmx_vcpu *vcpu);
+
+// --- state.c: which records a section of a saved state has
+// -------------------------------------------------------------------------------------------------
+bool state_section_has(const struct nvmx_vcpu *vcpu, enum nvmx_state_section section, enum vmcs_field field);
+size_t state_size(const struct nvmx_vcpu *vcpu, uint32_t flags); // NVMX_STATE_*
 
 // --- vcpu.c, event.c
 // -------------------------------------------------------------------------------------------------

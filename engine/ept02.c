@@ -100,6 +100,8 @@ uint64_t ept02_use(struct nvmx_vcpu *vcpu, uint64_t eptp12)
     if (i == EPT02_ROOT_COUNT) {
         i = oldest;
         root_drop(vcpu, &ept02->root[i]);
+        if (!ept02->root[i].valid) // its page may have been the root of a vcpu that was destroyed
+            hw_invept(vcpu->cpu, INVEPT_SINGLE_CONTEXT, root_pointer(&ept02->root[i]));
         ept02->root[i].valid = true;
         ept02->root[i].eptp12 = eptp12;
     }

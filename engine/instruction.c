@@ -73,6 +73,17 @@ static uint32_t l1_cpl(struct nvmx_vcpu *vcpu)
     return (uint32_t)vmcs_read(vcpu, F_GUEST_SS_ACCESS_RIGHTS) >> SEGMENT_DPL_SHIFT & 3;
 }
 
+void l1_begin_vmx(struct nvmx_vcpu *vcpu, l1pa_t region)
+{
+    vcpu->vmxon_pointer = region;
+    vcpu->vmcs12_pointer = l1pa(NO_VMCS12);
+    vcpu->vmcs02.constant_written = false;
+    vcpu->vmcs02.host_cpu = NULL;
+    vcpu->vmcs02.written_known = (struct field_set){{0}};
+    vpid02_init(vcpu); // every tag is flushed before L2 runs under it
+    l1_cr_update_masks(vcpu, true);
+}
+
 static void handle_vmxon(struct nvmx_vcpu *vcpu)
 {
     uint64_t enable = FEATURE_CONTROL_LOCKED | FEATURE_CONTROL_VMX_OUTSIDE_SMX;
@@ -91,13 +102,7 @@ static void handle_vmxon(struct nvmx_vcpu *vcpu)
         instruction_fail_invalid(vcpu);
         return;
     }
-    vcpu->vmxon_pointer = region;
-    vcpu->vmcs12_pointer = l1pa(NO_VMCS12);
-    vcpu->vmcs02.constant_written = false;
-    vcpu->vmcs02.host_cpu = NULL;
-    vcpu->vmcs02.written_known = (struct field_set){{0}};
-    vpid02_init(vcpu); // every tag is flushed before L2 runs under it
-    l1_cr_update_masks(vcpu, true);
+    l1_begin_vmx(vcpu, region);
     instruction_succeed(vcpu);
 }
 

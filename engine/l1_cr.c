@@ -52,6 +52,25 @@ void l1_cr_write_state(struct nvmx_vcpu *vcpu, uint64_t cr0, uint64_t cr4)
     vmcs_write_if_changed(vcpu, &vcpu->vmcs01, F_CR4_READ_SHADOW, cr4);
 }
 
+void l1_cr_real(const struct nvmx_vcpu *vcpu, uint64_t *cr0, uint64_t *cr4)
+{
+    *cr0 |= cr0_forced(vcpu);
+    *cr4 |= cr4_forced(vcpu);
+}
+
+bool l1_cr0_is_possible(const struct nvmx_vcpu *vcpu, uint64_t cr0, bool vmxon)
+{
+    uint64_t offered_fixed0 = vcpu->config.offered->msr[MSR_IA32_VMX_CR0_FIXED0 - CAPS_MSR_FIRST];
+    return cr0 >> 32 == 0 && !((cr0 & CR0_PG) != 0 && (cr0 & CR0_PE) == 0) &&
+           !((cr0 & CR0_NW) != 0 && (cr0 & CR0_CD) == 0) &&
+           (!vmxon || (cr0 & offered_fixed0) == offered_fixed0);
+}
+
+bool l1_cr4_is_possible(const struct nvmx_vcpu *vcpu, uint64_t cr4, bool vmxon)
+{
+    return (cr4 & ~hardware_msr(vcpu, MSR_IA32_VMX_CR4_FIXED1)) == 0 && (!vmxon || (cr4 & CR4_VMXE) != 0);
+}
+
 // The shadows are brought up to date first: bits that L0 comes to own must read as they did.
 void l1_cr_update_masks(struct nvmx_vcpu *vcpu, bool vmxon)
 {
@@ -98,11 +117,7 @@ static void long_mode_set(struct nvmx_vcpu *vcpu, uint64_t efer, bool active)
 
 static bool cr0_is_allowed(struct nvmx_vcpu *vcpu, uint64_t cr0, uint64_t old, uint64_t cr4, uint64_t efer)
 {
-    uint64_t offered_fixed0 = vcpu->config.offered->msr[MSR_IA32_VMX_CR0_FIXED0 - CAPS_MSR_FIRST];
-    if (cr0 >> 32 != 0 || ((cr0 & CR0_PG) != 0 && (cr0 & CR0_PE) == 0) ||
-        ((cr0 & CR0_NW) != 0 && (cr0 & CR0_CD) == 0))
-        return false;
-    if (vcpu->vmxon && (cr0 & offered_fixed0) != offered_fixed0)
+    if (!l1_cr0_is_possible(vcpu, cr0, vcpu->vmxon))
         return false;
     bool cs_long = (vmcs_read(vcpu, F_GUEST_CS_ACCESS_RIGHTS) & SEGMENT_L) != 0;
     bool enables = (cr0 & ~old & CR0_PG) != 0, disables = (old & ~cr0 & CR0_PG) != 0;
@@ -144,10 +159,9 @@ static void cr4_write(struct nvmx_vcpu *vcpu, uint64_t value)
     bool long_mode = (efer & EFER_LMA) != 0;
     bool paging = (vmcs_read(vcpu, F_GUEST_CR0) & CR0_PG) != 0;
     bool bad =
-        (value & ~hardware_msr(vcpu, MSR_IA32_VMX_CR4_FIXED1)) != 0 ||
-        (long_mode && (value & CR4_PAE) == 0) || (long_mode && (changed & CR4_LA57) != 0) ||
-        ((changed & value & CR4_PCIDE) != 0 && (!long_mode || (vmcs_read(vcpu, F_GUEST_CR3) & 0xfff) != 0)) ||
-        (vcpu->vmxon && (value & CR4_VMXE) == 0);
+        !l1_cr4_is_possible(vcpu, value, vcpu->vmxon) || (long_mode && (value & CR4_PAE) == 0) ||
+        (long_mode && (changed & CR4_LA57) != 0) ||
+        ((changed & value & CR4_PCIDE) != 0 && (!long_mode || (vmcs_read(vcpu, F_GUEST_CR3) & 0xfff) != 0));
     bool pae = paging && !long_mode && (value & CR4_PAE) != 0;
     if (bad || (pae && (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)) != 0 && !pdptes_load(vcpu))) {
         fault_gp(vcpu);

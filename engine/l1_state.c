@@ -12,6 +12,23 @@ static void segment_reset(struct nvmx_vcpu *vcpu, unsigned segment, uint64_t sel
     vmcs_write(vcpu, (enum vmcs_field)(F_GUEST_ES_ACCESS_RIGHTS + segment), rights);
 }
 
+void l1_leave_vmx(struct nvmx_vcpu *vcpu)
+{
+    event_leave_vmcs(vcpu);
+    vcpu->in_l2 = false;
+    vcpu->entry_pending = false;
+    vcpu->nmi_pending = false;
+    vcpu->aborted = false;
+    vcpu->event.info = 0;
+    vcpu->vmcs12_pointer = l1pa(NO_VMCS12);
+    vcpu->vmcs12.rare_in_vmcs02 = false;
+    bitmaps_reset(vcpu);
+    vmcs_clear(&vcpu->vmcs02);
+    vmcs_make_current(vcpu, &vcpu->vmcs01);
+    vmcs_write_host_state(vcpu, &vcpu->vmcs01);
+    shadow_detach(vcpu);
+}
+
 void nvmx_reset_l1(struct nvmx_vcpu *vcpu)
 {
     enum { ES, CS, SS, DS, FS, GS, LDTR, TR };
@@ -38,18 +55,7 @@ void nvmx_reset_l1(struct nvmx_vcpu *vcpu)
         {F_GUEST_PENDING_DEBUG_EXCEPTIONS, 0},
         {F_GUEST_ACTIVITY_STATE, ACTIVITY_WAIT_FOR_SIPI},
     };
-    vcpu->in_l2 = false;
-    vcpu->entry_pending = false;
-    vcpu->nmi_pending = false;
-    vcpu->aborted = false;
-    vcpu->event.info = 0;
-    vcpu->vmcs12_pointer = l1pa(NO_VMCS12);
-    vcpu->vmcs12.rare_in_vmcs02 = false;
-    bitmaps_reset(vcpu);
-    vmcs_clear(&vcpu->vmcs02);
-    vmcs_make_current(vcpu, &vcpu->vmcs01);
-    vmcs_write_host_state(vcpu, &vcpu->vmcs01);
-    shadow_detach(vcpu);
+    l1_leave_vmx(vcpu);
     for (unsigned i = 0; i < sizeof initial / sizeof initial[0]; i++)
         vmcs_write(vcpu, initial[i].field, initial[i].value);
     for (unsigned segment = ES; segment <= GS; segment++)

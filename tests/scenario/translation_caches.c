@@ -396,23 +396,24 @@ static void a_processor_that_was_left_holds_nothing(void)
 }
 
 static const struct CMUnitTest tests[] = {
-    BOTH(alternating_ept_pointers_fills_once),
-    BOTH(invept_of_one_root_keeps_the_others),
+    BOTH_WITH(alternating_ept_pointers_fills_once, "", .keeps_caches = true),
+    BOTH_WITH(invept_of_one_root_keeps_the_others, "", .keeps_caches = true),
     BOTH(invept_goes_by_the_address_of_the_root),
-    BOTH(alternating_vpids_flushes_once),
+    BOTH_WITH(alternating_vpids_flushes_once, "", .keeps_caches = true),
     BOTH(more_vpids_than_l0_has),
     BOTH_WITH(more_vpids_than_l0_has, ", one VPID of L0's", .vpid02_count = 1),
     BOTH_WITH(more_vpids_than_l0_has, ", moving", .cpu_count = 3, .move_one_in = 3),
     BOTH(a_new_vpid_sees_nothing_of_the_one_before),
     BOTH_WITH(a_new_vpid_sees_nothing_of_the_one_before, ", one VPID of L0's", .vpid02_count = 1),
     BOTH_WITH(a_new_vpid_sees_nothing_of_the_one_before, ", moving", .cpu_count = 3, .move_one_in = 2),
-    BOTH(vpid_0_is_a_tag_of_its_own),
-    BOTH(invvpid_of_an_address_keeps_the_others),
-    BOTH(invvpid_of_one_vpid_keeps_the_others),
-    BOTH(l1s_translations_survive_l2s_with_vpid),
+    BOTH_WITH(vpid_0_is_a_tag_of_its_own, "", .keeps_caches = true),
+    BOTH_WITH(invvpid_of_an_address_keeps_the_others, "", .keeps_caches = true),
+    BOTH_WITH(invvpid_of_one_vpid_keeps_the_others, "", .keeps_caches = true),
+    BOTH_WITH(l1s_translations_survive_l2s_with_vpid, "", .keeps_caches = true),
     BOTH(an_empty_pool_drops_the_root_used_least_recently),
-    BOTH_WITH(an_empty_pool_drops_the_root_used_least_recently, ", small pool", .ept02_pool_pages = 96),
-    BOTH_WITH(an_empty_pool_does_no_harm, ", smallest pool", .ept02_pool_pages = 64),
+    BOTH_WITH(an_empty_pool_drops_the_root_used_least_recently, ", small pool", .ept02_pool_pages = 96,
+              .keeps_caches = true),
+    BOTH_WITH(an_empty_pool_does_no_harm, ", smallest pool", .ept02_pool_pages = 64, .keeps_caches = true),
     BOTH_WITH(a_processor_that_was_left_holds_nothing, ", two processors", .cpu_count = 2),
 };
 

@@ -378,6 +378,7 @@ static void act_before_entry(struct virtual_processor *p)
     p->action = L0_DOES_NOTHING;
     act(p, action);
     maybe_move(p);
+    l0_maybe_save_and_restore(p);
 }
 
 // What the exit was is in vcpu->exit: it can be handled anywhere.

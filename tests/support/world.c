@@ -175,6 +175,7 @@ void world_begin(const struct world_config *config)
     }
     machine_trace(world->machine, &world->trace);
     world->move_one_in = c->nested ? c->move_one_in : 0;
+    world->save_restore_one_in = c->nested ? c->save_restore_one_in : 0;
     for (unsigned i = c->vcpu_count; i-- > 0;) {
         l1_use_vcpu(i);
         world_resume(); // to the first instruction
@@ -291,6 +292,7 @@ static void compare_traces(const struct trace *bare, const struct trace *nested)
         fail_msg("the guests ran %zu instructions bare, and %zu nested", bare->count, nested->count);
 }
 
+static bool restores;           // the third of the runs of a scenario
 static struct trace bare_trace; // outlives its world
 
 static void run_one(const struct scenario *scenario, bool nested, uint64_t seed)
@@ -298,6 +300,8 @@ static void run_one(const struct scenario *scenario, bool nested, uint64_t seed)
     struct world_config config = scenario->config;
     config.nested = nested;
     config.seed += seed;
+    if (!restores && !scenario->only_nested)
+        config.save_restore_one_in = 0;
     world_begin(&config);
     scenario->run();
     if (!nested) {
@@ -318,6 +322,15 @@ void scenario_test(void **state)
         run_one(scenario, false, 1);
     if (!scenario->only_bare)
         run_one(scenario, true, 1);
+    if (scenario->only_nested || scenario->only_bare || scenario->config.keeps_caches)
+        return;
+    // Once more, with another vcpu after every exit.
+    struct scenario restored = *scenario;
+    if (restored.config.save_restore_one_in == 0)
+        restored.config.save_restore_one_in = 1;
+    restores = true;
+    run_one(&restored, true, 1);
+    restores = false;
 }
 
 void world_abandon(void)
@@ -340,6 +353,7 @@ int scenario_teardown(void **state)
             print_error("the last of %u lines of L0's log: %s\n", world->log_count, world->last_log);
     }
     world_abandon();
+    restores = false;
     trace_free(&bare_trace);
     return 0;
 }

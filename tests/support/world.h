@@ -11,6 +11,7 @@
 #include "script.h"
 #include <machine.h>
 #include <nvmx/nvmx.h>
+#include <nvmx/state.h>
 
 struct world_config {
     const struct processor *processor; // of the machine; bare, L1's processor is what the engine offers of it
@@ -26,6 +27,11 @@ struct world_config {
     uint32_t l0_exceptions;    // exception bitmap of L0's own; L0 raises what it gets again
     uint32_t ept02_pool_pages; // 0: 256
     uint16_t vpid02_count;     // VPIDs that L0 gives a vcpu for its L2s; 0: 4
+    bool keeps_caches;         // the scenario counts what is cached: its vcpu is never made anew
+    // Nested: at one in so many exits L0 saves the vcpu's state, destroys it and everything it knew, and
+    // makes another one of the state. Of a scenario that runs in both worlds, in a third run only; 0: at
+    // every exit.
+    unsigned save_restore_one_in;
     unsigned move_one_in; // nested: L0 moves the vcpu to a random logical processor at one in so many exits
 };
 
@@ -109,6 +115,13 @@ uint64_t l0_remote_clear_count(void);
 // L0 may move the vcpu, too, at every exit, at random moments (seeded).
 void l0_move_at_random(unsigned one_in);
 uint64_t l0_move_count(void);
+// ... and save, destroy, make anew and restore it (docs/state.md). 0: never.
+void l0_save_and_restore_at_random(unsigned one_in);
+struct nvmx_state_verdict l0_become(const void *state, size_t size); // what nvmx_state_set says to a new vcpu
+void l0_save_and_restore(void); // now: the caller is L0, between two exits
+uint64_t l0_save_and_restore_count(void);
+// Called by L0 between exits, until it returns true. It runs on L0's stack: no assertions there.
+void l0_call_between_exits(bool (*function)(void));
 void l0_reset_l1(void); // at the next exit: the virtual processor is as after INIT, whatever it was doing
 unsigned l0_exception_count(void);
 uint64_t world_vmcs01(void), world_vmcs02(void); // regions, as machine_count wants them

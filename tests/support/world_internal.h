@@ -23,6 +23,7 @@ struct virtual_processor {
     int move_to;            // at the next opportunity; -1: stay
     int move_in_exit_to;    // before the next exit that L0 handles is handled; -1: stay
     bool reset;             // at the next opportunity
+    uint64_t restored_at;   // L2's RIP when its vcpu was last made anew because of a miss
     enum l0_action action, action_in_exit;
 };
 
@@ -42,7 +43,9 @@ struct world {
     uint64_t l0_next_page, l0_end;
     struct nvmx_cpu l0_cpu[MACHINE_CPU_LIMIT];
     uint64_t remote_clear_count;
-    unsigned move_one_in;
+    unsigned move_one_in, save_restore_one_in;
+    uint64_t save_restore_count;
+    bool (*between_exits)(void);
     uint64_t move_count;
     unsigned exception_count;
     char last_log[256];
@@ -57,6 +60,7 @@ void l0_begin(void); // machine-wide: ept01, VMXON everywhere
 void l0_add_vcpu(struct virtual_processor *p, const struct registers *start);
 void l0_run(void *argument); // a fiber's body: L0's loop for one vcpu
 void l0_end(void);
+void l0_maybe_save_and_restore(struct virtual_processor *p);
 
 void l2_begin(void);
 void l1_begin(struct virtual_processor *p); // builds what L1 has in its memory
