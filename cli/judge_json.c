@@ -91,7 +91,7 @@ struct json_object *judge_to_json(const struct judgement *judgement)
     json_object_object_add(object, "unchecked", unknown);
     char not_virtualized[1024];
     judge_list_not_virtualized(vmcs, not_virtualized, sizeof(not_virtualized));
-    add_text(object, "without_rules", not_virtualized);
+    add_text(object, "not_offered", not_virtualized);
     if (judge_recorded_failure(vmcs) != 0) {
         char reason[20];
         judge_format_value(F_EXIT_REASON, judge_recorded_failure(vmcs), reason);

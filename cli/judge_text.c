@@ -101,14 +101,14 @@ static void print_unknown(const struct judgement *judgement, bool all)
     }
 }
 
-// Controls that L1 is never offered have no rules in the table.
+// Rules about controls that L1 is never offered need not be in the table.
 static void print_not_virtualized(const struct judgement *judgement)
 {
     char list[1024];
     judge_list_not_virtualized(judgement->vmcs, list, sizeof(list));
     if (*list == '\0')
         return;
-    puts("\nControls are 1 that Plastron does not offer its L1; rules about them are not in its table:");
+    puts("\nControls are 1 that Plastron does not offer its L1; its table may lack rules about them:");
     print_wrapped("these", list);
 }
 

@@ -46,6 +46,7 @@ void run_options_print_help(void)
         "an L1\n"
         "                       boots, with --bare). Default: bochs\n"
         "  --bare               the same L1 on the same machine without Plastron, for comparison\n"
+        "  --hide               Plastron does not show itself in CPUID (docs/cpuid.md)\n"
         "  --option TEXT        a word of Plastron's own command line; can be repeated\n"
         "\n"
         "When it ends, and what counts as success\n"
@@ -196,7 +197,7 @@ static bool fill_in_defaults(struct run_options *options)
         return false;
     }
     if (options->bare && options->option_count) {
-        say_error("--option is for Plastron, and --bare runs without it");
+        say_error("--option and --hide are for Plastron, and --bare runs without it");
         return false;
     }
     return true;
@@ -212,6 +213,7 @@ enum long_option {
     OPTION_CPU,
     OPTION_MACHINE,
     OPTION_BARE,
+    OPTION_HIDE,
     OPTION_TIMEOUT,
     OPTION_EXPECT,
     OPTION_STOP_WHEN_MET,
@@ -229,6 +231,7 @@ static const struct option long_options[] = {
     {"cpu", required_argument, NULL, OPTION_CPU},
     {"machine", required_argument, NULL, OPTION_MACHINE},
     {"bare", no_argument, NULL, OPTION_BARE},
+    {"hide", no_argument, NULL, OPTION_HIDE},
     {"timeout", required_argument, NULL, OPTION_TIMEOUT},
     {"expect", required_argument, NULL, OPTION_EXPECT},
     {"stop-when-met", no_argument, NULL, OPTION_STOP_WHEN_MET},
@@ -239,6 +242,18 @@ static const struct option long_options[] = {
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
+
+static char hide_word[] = "cpuid=hidden";
+
+static bool add_l0_option(struct run_options *options, char *word)
+{
+    if (options->option_count == RUN_OPTIONS_MAX) {
+        say_error("more than %d times --option", RUN_OPTIONS_MAX);
+        return false;
+    }
+    options->options[options->option_count++] = word;
+    return true;
+}
 
 static bool take_option(struct run_options *options, int option, char *argument, bool *demo)
 {
@@ -256,12 +271,9 @@ static bool take_option(struct run_options *options, int option, char *argument,
         parse_module(&options->modules[options->module_count++], argument);
         return true;
     case OPTION_OPTION:
-        if (options->option_count == RUN_OPTIONS_MAX) {
-            say_error("more than %d times --option", RUN_OPTIONS_MAX);
-            return false;
-        }
-        options->options[options->option_count++] = argument;
-        return true;
+        return add_l0_option(options, argument);
+    case OPTION_HIDE:
+        return add_l0_option(options, hide_word);
     case OPTION_SMP:
         return parse_number("smp", argument, 1, 255, &options->processors);
     case OPTION_MEMORY:

@@ -3,6 +3,7 @@
 #include "acpi.h"
 #include "apic.h"
 #include "cpu.h"
+#include "cpuid.h"
 #include "direct_map.h"
 #include "ept01.h"
 #include "exceptions.h"
@@ -53,6 +54,10 @@ static void read_options(const char *options)
     while (*options != '\0') {
         if (string_starts_with(options, "log=") && !log_select(options + 4))
             stop_refuse("unknown log port in the option %s (log=com1, log=com2 or log=none)", options);
+        if (string_starts_with(options, "cpuid=") && !cpuid_select(options + 6))
+            stop_refuse("unknown way to answer CPUID in the option %s (cpuid=leaves, cpuid=hidden or "
+                        "cpuid=announced)",
+                        options);
         while (*options != '\0' && *options != ' ')
             options++;
         while (*options == ' ')

@@ -73,8 +73,13 @@ report '--stop-when-met without an expectation'
 
 run run --bare --option log=com2 "$work/image"
 status_is 2
-err_has '--option is for Plastron'
+err_has '--option and --hide are for Plastron'
 report '--option with --bare'
+
+run run --bare --hide "$work/image"
+status_is 2
+err_has '--option and --hide are for Plastron'
+report '--hide with --bare'
 
 run run --bare "$work/image" extra
 status_is 2
