@@ -111,6 +111,9 @@ void nvmx_caps_offer(const struct nvmx_caps *hardware, struct nvmx_caps *offered
 {
     uint32_t allowed1[CAPS_WORD_COUNT];
     caps_offered_controls(hardware, allowed1);
+    if ((caps_msr(hardware, MSR_IA32_VMX_EPT_VPID_CAP) & EPT_CAP_ACCESSED_DIRTY) ==
+        0) // there is nothing to log
+        allowed1[CAPS_SECONDARY] &= ~SECONDARY_ENABLE_PML;
     *offered = *hardware;
     uint64_t basic = caps_msr(hardware, MSR_IA32_VMX_BASIC);
     // Our revision and a region of one page, write-back; bit 48 (32-bit addresses) stays 0. Bits 54 (INS/OUTS
@@ -134,12 +137,14 @@ void nvmx_caps_offer(const struct nvmx_caps *hardware, struct nvmx_caps *offered
     uint32_t secondary = nvmx_caps_allowed1(offered, CAPS_SECONDARY);
     uint64_t ept = EPT_CAP_EXECUTE_ONLY | EPT_CAP_WALK_LENGTH_4 | EPT_CAP_MEMORY_TYPE_UC |
                    EPT_CAP_MEMORY_TYPE_WB | EPT_CAP_PAGE_2M | EPT_CAP_PAGE_1G | EPT_CAP_INVEPT |
-                   EPT_CAP_INVEPT_SINGLE | EPT_CAP_INVEPT_ALL;
+                   EPT_CAP_INVEPT_SINGLE | EPT_CAP_INVEPT_ALL | EPT_CAP_ACCESSED_DIRTY |
+                   EPT_CAP_ADVANCED_EXIT_INFO;
     uint64_t vpid =
         VPID_CAP_INVVPID | VPID_CAP_INDIVIDUAL | VPID_CAP_SINGLE | VPID_CAP_ALL | VPID_CAP_SINGLE_RETAINING;
     offered->msr[MSR_IA32_VMX_EPT_VPID_CAP - CAPS_MSR_FIRST] &=
         ((secondary & SECONDARY_ENABLE_EPT) ? ept : 0) | ((secondary & SECONDARY_ENABLE_VPID) ? vpid : 0);
-    offered->msr[MSR_IA32_VMX_VMFUNC - CAPS_MSR_FIRST] = 0;
+    offered->msr[MSR_IA32_VMX_VMFUNC - CAPS_MSR_FIRST] &=
+        (secondary & SECONDARY_ENABLE_VMFUNC) ? VMFUNC_EPTP_SWITCHING : 0;
     offered->msr[MSR_IA32_VMX_VMCS_ENUM - CAPS_MSR_FIRST] = caps_vmcs_enum(offered);
 }
 

@@ -188,25 +188,27 @@ uint64_t ept02_use(struct nvmx_vcpu *vcpu, uint64_t eptp12); // the EPT pointer 
 void ept02_drop(struct nvmx_vcpu *vcpu, uint64_t eptp12);    // INVEPT single-context
 void ept02_drop_all(struct nvmx_vcpu *vcpu);
 void ept02_load(struct nvmx_vcpu *vcpu);
-enum ept02_result {
-    EPT02_FILLED,           // L2 goes on
-    EPT02_VIOLATION,        // L1's: *qualification for exit 48
-    EPT02_MISCONFIGURATION, // L1's: exit 49
-};
-enum ept02_result ept02_fault(struct nvmx_vcpu *vcpu, uint64_t *qualification);
-
 struct ept12_leaf {
     uint64_t address; // L1-physical, of the start of the page
     uint64_t size;    // 4K, 2M, 1G
-    uint8_t rights;   // 1 read, 2 write, 4 execute: of all levels together
+    uint8_t rights;   // EPT_READ... EPT_EXECUTE_USER: of all levels together
     uint8_t memory_type;
     bool ignore_pat;
+    unsigned level; // of the last entry that was read: the one that maps the page, or is not present
+    uint64_t entry[4];
+    l1pa_t at[4]; // the entries from there up, and where they are
 };
 enum ept12_result { EPT12_OK, EPT12_NOT_PRESENT, EPT12_MISCONFIGURED };
 // `leaf->rights` is what the levels that were walked allow, also when the result is EPT12_NOT_PRESENT (0
 // then).
 enum ept12_result ept12_walk(struct nvmx_vcpu *vcpu, uint64_t eptp12, l2pa_t address,
                              struct ept12_leaf *leaf);
+// The accessed flags (and the dirty flag, for a write) are set in all that was read; setting them.
+bool ept12_has_flags(const struct ept12_leaf *leaf, bool write);
+bool ept12_set_flags(struct nvmx_vcpu *vcpu, const struct ept12_leaf *leaf,
+                     bool write); // false: L1 changed one
+// Maps the page around `address` in the current root, with these of ept12's rights; false: it was there.
+bool ept02_fill(struct nvmx_vcpu *vcpu, l2pa_t address, const struct ept12_leaf *leaf, uint64_t rights);
 
 // --- shadow.c: all with vmcs01 current, before and after
 // ------------------------------------------------------------
@@ -224,6 +226,8 @@ static inline bool shadow_has(const struct nvmx_vcpu *vcpu, enum vmcs_field fiel
 // -----------------------------------------------------------------------------------------
 enum route { ROUTE_TO_L1, ROUTE_TO_L0, ROUTE_HANDLED };
 enum route route_l2_exit(struct nvmx_vcpu *vcpu);
+enum route ept_fault_route(struct nvmx_vcpu *vcpu);   // ept_fault.c: L2's EPT violation
+enum route vm_function_route(struct nvmx_vcpu *vcpu); // vm_function.c: L2's VMFUNC
 // The exit record in vcpu->exit becomes L1's VM exit: L1 runs next.
 void reflect_exit(struct nvmx_vcpu *vcpu);
 // A VM entry by L1 that fails after the guest state was (being) loaded: exit 33 or 34.

@@ -36,7 +36,9 @@ static void plan_controls(struct nvmx_vcpu *vcpu, uint64_t *field)
     primary |= PRIMARY_ACTIVATE_SECONDARY;
     field[F_PRIMARY_CONTROLS] = adjust(vcpu, CAPS_PRIMARY, primary);
 
-    // (4) EPT and VPID are L0's in any case; instructions that L1 enables for itself it enables for L2 itself
+    // (4) the log of modified pages and virtualization exceptions are emulated from EPT violations
+    secondary &= ~(SECONDARY_ENABLE_PML | SECONDARY_EPT_VIOLATION_VE);
+    // (5) EPT and VPID are L0's in any case; instructions that L1 enables for itself it enables for L2 itself
     secondary |= SECONDARY_ENABLE_EPT | (policy->vpid02 != 0 ? SECONDARY_ENABLE_VPID : 0);
     field[F_SECONDARY_CONTROLS] = adjust(vcpu, CAPS_SECONDARY, secondary);
 

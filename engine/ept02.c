@@ -4,12 +4,10 @@
 // only. Memory is a fixed pool; when it runs out, the root that was not used for longest is dropped.
 // Manual: The Extended Page Table Mechanism (EPT); Caching Translation Information.
 #include "engine.h"
+#include "ept.h"
 
-#define EPT_RIGHTS             7ull
-#define EPT_LARGE              (1ull << 7)
-#define EPT_ADDRESS            0x000ffffffffff000ull
-#define EPTP_WB_4              (6 | 3 << 3) // write-back paging structures, page-walk length 4
-#define VIOLATION_RIGHTS_SHIFT 3
+// Beside the EPT pointer: whether entries mean what mode-based execute control makes of them.
+#define KEY_MODE_BASED (1ull << 63)
 
 static l0pa_t pool_page(const struct ept02 *ept02, uint32_t number)
 {
@@ -67,7 +65,12 @@ static void subtree_free(struct ept02 *ept02, uint64_t entry, unsigned level)
 
 static uint64_t root_pointer(const struct ept02_root *root)
 {
-    return root->pml4.value | EPTP_WB_4;
+    return root->pml4.value | EPTP_WB_4 | (root->key & EPTP_ENABLE_AD);
+}
+
+static bool is_mode_based(const struct ept02_root *root)
+{
+    return (root->key & KEY_MODE_BASED) != 0;
 }
 
 static void root_drop(struct nvmx_vcpu *vcpu, struct ept02_root *root)
@@ -87,12 +90,15 @@ uint64_t ept02_use(struct nvmx_vcpu *vcpu, uint64_t eptp12)
 {
     struct ept02 *ept02 = &vcpu->ept02;
     struct ept02_root *current = &ept02->root[ept02->current];
-    if (current->valid && current->eptp12 == eptp12)
+    uint64_t key = eptp12;
+    if ((vmcs12_secondary(vcpu) & SECONDARY_MODE_BASED_EXECUTE_CONTROL) != 0)
+        key |= KEY_MODE_BASED;
+    if (current->valid && current->key == key)
         return root_pointer(current);
     current->last_used = ++ept02->clock;
     uint32_t oldest = 0, i;
     for (i = 0; i < EPT02_ROOT_COUNT; i++) {
-        if (ept02->root[i].valid && ept02->root[i].eptp12 == eptp12)
+        if (ept02->root[i].valid && ept02->root[i].key == key)
             break;
         if (ept02->root[i].last_used < ept02->root[oldest].last_used)
             oldest = i;
@@ -103,7 +109,7 @@ uint64_t ept02_use(struct nvmx_vcpu *vcpu, uint64_t eptp12)
         if (!ept02->root[i].valid) // its page may have been the root of a vcpu that was destroyed
             hw_invept(vcpu->cpu, INVEPT_SINGLE_CONTEXT, root_pointer(&ept02->root[i]));
         ept02->root[i].valid = true;
-        ept02->root[i].eptp12 = eptp12;
+        ept02->root[i].key = key;
     }
     ept02->current = i;
     return root_pointer(&ept02->root[i]);
@@ -114,7 +120,7 @@ void ept02_drop(struct nvmx_vcpu *vcpu, uint64_t eptp12)
 {
     for (uint32_t i = 0; i < EPT02_ROOT_COUNT; i++) {
         struct ept02_root *root = &vcpu->ept02.root[i];
-        if (root->valid && ((root->eptp12 ^ eptp12) & EPT_ADDRESS) == 0)
+        if (root->valid && ((root->key ^ eptp12) & EPT_ADDRESS) == 0)
             root_drop(vcpu, root);
     }
 }
@@ -149,7 +155,7 @@ static uint64_t *entry_reach(struct nvmx_vcpu *vcpu, struct ept02_root *root, l2
             if (!table_allocate(&vcpu->ept02, &table))
                 return NULL;
             *replaced |= *entry != 0; // a larger page was here
-            *entry = table.value | EPT_RIGHTS;
+            *entry = table.value | EPT_RIGHTS | (is_mode_based(root) ? EPT_ENTRY_EXECUTE_USER : 0);
         }
         table = l0pa(*entry & EPT_ADDRESS);
     }
@@ -169,7 +175,8 @@ static void pool_reclaim(struct nvmx_vcpu *vcpu)
     root_drop(vcpu, oldest);
 }
 
-static void leaf_install(struct nvmx_vcpu *vcpu, l2pa_t address, unsigned level, uint64_t leaf)
+// false: the very leaf was there already.
+static bool leaf_install(struct nvmx_vcpu *vcpu, l2pa_t address, unsigned level, uint64_t leaf)
 {
     struct ept02_root *root = &vcpu->ept02.root[vcpu->ept02.current];
     bool replaced = false;
@@ -182,55 +189,41 @@ static void leaf_install(struct nvmx_vcpu *vcpu, l2pa_t address, unsigned level,
         if (entry == NULL)
             pool_reclaim(vcpu);
     }
-    if (entry_is_table(*entry, level)) {
+    if ((*entry & ~(EPT_ACCESSED | EPT_DIRTY)) == leaf) // the processor's own flags
+        return false;
+    if (entry_is_table(*entry, level))
         subtree_free(&vcpu->ept02, *entry, level);
+    // The miss dropped what the processor held for the address, not for the rest of a large page.
+    if (level > 0 && *entry != 0)
         replaced = true;
-    }
     *entry = leaf;
     vcpu->ept02.fill_count++;
     if (replaced)
         hw_invept(vcpu->cpu, INVEPT_SINGLE_CONTEXT, root_pointer(root));
+    return true;
 }
 
-// Both mappings in one: as large as both allow and the processor offers.
-static void fill(struct nvmx_vcpu *vcpu, l2pa_t address, const struct ept12_leaf *leaf12)
+// Both mappings in one: as large as both allow and the processor offers. The memory type is L1's, as it would
+// be on the processor, where EPT takes the place of the MTRRs.
+bool ept02_fill(struct nvmx_vcpu *vcpu, l2pa_t address, const struct ept12_leaf *leaf12, uint64_t rights)
 {
     uint64_t caps = vcpu->config.hardware->msr[MSR_IA32_VMX_EPT_VPID_CAP - CAPS_MSR_FIRST];
     uint64_t l1_address = leaf12->address | (address.value & (leaf12->size - 1));
     struct port_mapping mapping01;
-    uint64_t rights = leaf12->rights;
     if (!port_l1_translate(vcpu, l1pa(l1_address), &mapping01)) {
         mapping01 = (struct port_mapping){
             .l0 = vcpu->ept02.void_page, .size = PAGE_SIZE, .readable = true, .writable = true};
     }
-    rights &= (mapping01.readable ? 1 : 0) | (mapping01.writable ? 2 : 0) | (mapping01.executable ? 4 : 0);
+    rights &= (mapping01.readable ? EPT_READ : 0) | (mapping01.writable ? EPT_WRITE : 0) |
+              (mapping01.executable ? EPT_EXECUTE_ANY : 0);
+    uint64_t leaf = rights & EPT_RIGHTS;
+    if (is_mode_based(&vcpu->ept02.root[vcpu->ept02.current]) && (rights & EPT_EXECUTE_USER) != 0)
+        leaf |= EPT_ENTRY_EXECUTE_USER;
     uint64_t size = leaf12->size < mapping01.size ? leaf12->size : mapping01.size;
     unsigned level = size >= 1ull << 30 && (caps & EPT_CAP_PAGE_1G) != 0 ? 2 : size >= 1ull << 21 ? 1 : 0;
     uint64_t page_mask = (1ull << (PAGE_SHIFT + 9 * level)) - 1;
     uint64_t l0_page = mapping01.l0.value & ~page_mask & EPT_ADDRESS;
-    leaf_install(vcpu, address, level,
-                 l0_page | rights | (uint64_t)leaf12->memory_type << 3 | (uint64_t)leaf12->ignore_pat << 6 |
-                     (level > 0 ? EPT_LARGE : 0));
-}
-
-enum ept02_result ept02_fault(struct nvmx_vcpu *vcpu, uint64_t *qualification)
-{
-    l2pa_t address = l2pa(vcpu->exit.guest_physical_address);
-    struct ept12_leaf leaf12 = {0};
-    switch (ept12_walk(vcpu, vmcs12_get(vcpu, F_EPT_POINTER), address, &leaf12)) {
-    case EPT12_MISCONFIGURED:
-        return EPT02_MISCONFIGURATION;
-    case EPT12_NOT_PRESENT:
-    case EPT12_OK:
-        break;
-    }
-    uint64_t wanted =
-        vcpu->exit.qualification & EPT_RIGHTS; // read, write, fetch: the same bits as the rights
-    if ((wanted & ~(uint64_t)leaf12.rights) != 0) {
-        *qualification = (vcpu->exit.qualification & ~(EPT_RIGHTS << VIOLATION_RIGHTS_SHIFT)) |
-                         (uint64_t)leaf12.rights << VIOLATION_RIGHTS_SHIFT;
-        return EPT02_VIOLATION;
-    }
-    fill(vcpu, address, &leaf12);
-    return EPT02_FILLED;
+    leaf |= l0_page | (uint64_t)leaf12->memory_type << EPT_TYPE_SHIFT |
+            (leaf12->ignore_pat ? EPT_IGNORE_PAT : 0) | (level > 0 ? EPT_LARGE : 0);
+    return leaf_install(vcpu, address, level, leaf);
 }

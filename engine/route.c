@@ -49,51 +49,6 @@ static enum route route_cr(struct nvmx_vcpu *vcpu)
     return ROUTE_TO_L1;
 }
 
-// Quirk of some processors: when the first fetch of an exception handler misses, the exit saves the RIP of
-// the instruction that the exception interrupted, with everything else (RSP, RFLAGS, the pushed frame) of
-// after the delivery. A fetch misses at RIP, or within the 15 bytes of an instruction that crosses into
-// another page: anything else is the handler's address.
-static void mend_rip_of_fetch(struct nvmx_vcpu *vcpu)
-{
-    const uint64_t fetch_of_linear_address = 1u << 2 | 1u << 7 | 1u << 8;
-    if ((vcpu->exit.qualification & fetch_of_linear_address) != fetch_of_linear_address ||
-        vcpu->exit.idt_vectoring_info != 0)
-        return;
-    uint64_t linear = vcpu->exit.guest_linear_address;
-    uint64_t base = l1_is_64bit(vcpu) ? 0 : vmcs_read(vcpu, F_GUEST_CS_BASE); // of whoever runs: L2
-    if (linear - (base + vmcs_read(vcpu, F_GUEST_RIP)) >= 15)
-        vmcs_write(vcpu, F_GUEST_RIP, linear - base);
-}
-
-static enum route route_ept_violation(struct nvmx_vcpu *vcpu)
-{
-    mend_rip_of_fetch(vcpu);
-    if ((vmcs12_secondary(vcpu) & SECONDARY_ENABLE_EPT) == 0)
-        return ROUTE_TO_L0; // L2's physical memory is L1's, and ept01 is L0's
-    uint64_t qualification;
-    switch (ept02_fault(vcpu, &qualification)) {
-    case EPT02_FILLED:
-        // The IRET that is executed again had ended blocking by NMI before its access missed.
-        if ((vcpu->exit.qualification & QUALIFICATION_NMI_UNBLOCKING) != 0 &&
-            vcpu->exit.idt_vectoring_info == 0)
-            vmcs_write(vcpu, F_GUEST_INTERRUPTIBILITY,
-                       vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY) | INTERRUPTIBILITY_NMI);
-        return ROUTE_HANDLED;
-    case EPT02_VIOLATION:
-        vcpu->exit.qualification = qualification;
-        return ROUTE_TO_L1;
-    case EPT02_MISCONFIGURATION:
-        vcpu->exit = (struct nvmx_exit){
-            .reason = EXIT_EPT_MISCONFIGURATION,
-            .guest_physical_address = vcpu->exit.guest_physical_address,
-            .idt_vectoring_info = vcpu->exit.idt_vectoring_info,
-            .idt_vectoring_error_code = vcpu->exit.idt_vectoring_error_code,
-        };
-        return ROUTE_TO_L1;
-    }
-    return ROUTE_TO_L0;
-}
-
 // The control's, or the exit that L1 injected (still recorded as valid: an exit of L1's clears that).
 static enum route route_mtf(struct nvmx_vcpu *vcpu)
 {
@@ -126,7 +81,8 @@ static enum route route_reserved(struct nvmx_vcpu *vcpu)
 #define ROUTE_CR                 return route_cr(vcpu)
 #define ROUTE_MTF                return route_mtf(vcpu)
 #define ROUTE_PAUSE              return route_pause(vcpu)
-#define ROUTE_EPT_VIOLATION      return route_ept_violation(vcpu)
+#define ROUTE_EPT_VIOLATION      return ept_fault_route(vcpu)
+#define ROUTE_VMFUNC             return vm_function_route(vcpu)
 // ept02 holds no misconfigured entry, so the processor finds none there; ept01 is L0's.
 #define ROUTE_EPT_MISCONFIGURATION return ROUTE_TO_L0
 #define ROUTE_RESERVED             return route_reserved(vcpu)

@@ -55,6 +55,7 @@ static void field_sets_init(struct nvmx_vcpu *vcpu)
                                           F_GUEST_ACTIVITY_STATE,
                                           F_GUEST_PENDING_DEBUG_EXCEPTIONS,
                                           F_GUEST_INTERRUPT_STATUS,
+                                          F_PML_INDEX,
                                           F_PREEMPTION_TIMER_VALUE};
     for (unsigned i = 0; i < sizeof hot / sizeof hot[0]; i++)
         field_set_remove(&vcpu->guest_not_hot, hot[i]);

@@ -19,9 +19,14 @@ struct ept ept_create(struct cpu *cpu)
 
 struct ept ept_create_identity(struct cpu *cpu)
 {
+    return ept_create_identity_with(cpu, 0);
+}
+
+struct ept ept_create_identity_with(struct cpu *cpu, uint64_t bits)
+{
     struct ept ept = ept_create(cpu);
     for (uint64_t at = 0; at < SIZE_1G; at += SIZE_2M)
-        ept_map(&ept, at, at, SIZE_2M, EPT_ALL | EPT_WRITE_BACK);
+        ept_map(&ept, at, at, SIZE_2M, EPT_ALL | EPT_WRITE_BACK | bits);
     ept_map(&ept, APIC_BASE & ~(SIZE_2M - 1), APIC_BASE & ~(SIZE_2M - 1), SIZE_2M, EPT_ALL | EPT_UNCACHEABLE);
     return ept;
 }
@@ -44,7 +49,7 @@ static uint64_t *ept_table_below(struct ept *ept, uint64_t *entry, uint32_t shif
         uint32_t below = shift - 9;
         for (uint64_t i = 0; i < 512 && (*entry & EPT_ALL); i++)
             table[i] = (below == 12 ? *entry & ~EPT_LARGE : *entry) + (i << below);
-        *entry = cpu_physical(table) | EPT_ALL;
+        *entry = cpu_physical(table) | EPT_ALL | EPT_EXECUTE_USER;
     }
     return (uint64_t *)(uintptr_t)(*entry & ENTRY_ADDRESS);
 }

@@ -12,7 +12,12 @@
 #define EPT_WRITE_BACK   (6ull << 3)
 #define EPT_UNCACHEABLE  (0ull << 3)
 #define EPT_LARGE        (1ull << 7)
+#define EPT_ACCESSED     (1ull << 8)
+#define EPT_DIRTY        (1ull << 9)
+#define EPT_EXECUTE_USER (1ull << 10) // ignored without mode-based execute control; tables have it
+#define EPT_SUPPRESS_VE  (1ull << 63)
 #define EPT_POINTER_WALK (3ull << 3) // page-walk length 4
+#define EPT_POINTER_AD   (1ull << 6) // accessed and dirty flags
 
 struct ept {
     struct cpu *cpu; // whose pages it takes
@@ -24,6 +29,8 @@ struct ept ept_create(struct cpu *cpu);
 
 // The first 1 GiB and the local APICs' 2 MiB identically, with 2-MByte pages and all rights.
 struct ept ept_create_identity(struct cpu *cpu);
+// ... and with these bits in the entries of the pages of the first 1 GiB.
+struct ept ept_create_identity_with(struct cpu *cpu, uint64_t bits);
 
 uint64_t ept_pointer(const struct ept *ept); // write-back
 

@@ -81,6 +81,13 @@ static void exit_misconfiguration(struct hw_cpu *cpu, uint64_t guest_physical)
     vm_exit(cpu, &(struct exit_information){.reason = 49, .has_physical = true, .physical = guest_physical});
 }
 
+// With accessed and dirty flags, the processor's accesses to guest paging structures count as reads and
+// writes; its loading of PDPTEs into registers does not.
+static bool counts_as_write(const struct hw_cpu *cpu, const struct access_request *request)
+{
+    return request->of_walk && request->has_linear && (cpu->c.eptp & EPTP_ENABLE_AD);
+}
+
 // Exit Qualification for EPT Violations
 static uint64_t violation_qualification(const struct hw_cpu *cpu, const struct access_request *request,
                                         bool as_write, unsigned rights)
@@ -92,7 +99,7 @@ static uint64_t violation_qualification(const struct hw_cpu *cpu, const struct a
         qualification |= 1 << 1;
     if (request->access == ACCESS_EXECUTE)
         qualification |= 1 << 2;
-    if (request->of_walk && as_write && (cpu->c.eptp & EPTP_ENABLE_AD)) // such accesses count as writes, too
+    if (counts_as_write(cpu, request) && as_write)
         qualification |= 1 << 0 | 1 << 1;
     qualification |= (uint64_t)(rights & 7) << 3;
     if (cpu_has_secondary(cpu, SECONDARY_MODE_BASED_EXECUTE_CONTROL) && (rights & RIGHT_EXECUTE_USER))
@@ -127,36 +134,44 @@ static void violate(struct hw_cpu *cpu, uint64_t guest_physical, const struct ac
         vm_exit(cpu, &violation);
 }
 
-// Page-Modification Logging: before a dirty flag becomes 1, the page goes into the log. false: the log is
-// full.
-static bool log_modification(struct hw_cpu *cpu, uint64_t guest_physical)
+// Page-Modification Logging: before any accessed or dirty flag becomes 1, there must be room in the log.
+// false: there is none.
+static bool log_has_room(struct hw_cpu *cpu)
+{
+    if (!cpu_has_secondary(cpu, SECONDARY_ENABLE_PML) || (uint16_t)vmcs_get(cpu, F_PML_INDEX) < PML_ENTRIES)
+        return true;
+    bool unblocked = cpu->nmi_unblocked_by_iret && !cpu->vectoring.valid;
+    vm_exit(cpu, &(struct exit_information){.reason = 62, .qualification = (uint64_t)unblocked << 12});
+    return false;
+}
+
+// ... and when a dirty flag became 1, the page goes into the log.
+static void log_modification(struct hw_cpu *cpu, uint64_t guest_physical)
 {
     if (!cpu_has_secondary(cpu, SECONDARY_ENABLE_PML))
-        return true;
+        return;
     uint16_t index = (uint16_t)vmcs_get(cpu, F_PML_INDEX);
-    if (index >= PML_ENTRIES) {
-        bool unblocked = cpu->nmi_unblocked_by_iret && !cpu->vectoring.valid;
-        vm_exit(cpu, &(struct exit_information){.reason = 62, .qualification = (uint64_t)unblocked << 12});
-        return false;
-    }
     memory_write(cpu->machine, cpu->c.pml_address + 8 * index, guest_physical & PAGE_MASK, 8);
     vmcs_set(cpu, F_PML_INDEX, (uint16_t)(index - 1)); // behind entry 0 comes 0xffff: full
-    return true;
 }
 
 // Accessed and Dirty Flags for EPT. false: a page-modification log-full event came instead of the access.
 static bool set_flags(struct hw_cpu *cpu, uint64_t guest_physical, const uint64_t *entry_address, int leaf,
                       int top, bool write)
 {
-    if (write && !(memory_read(cpu->machine, entry_address[leaf], 8) & EPT_DIRTY) &&
-        !log_modification(cpu, guest_physical))
-        return false;
+    bool modifies = write && !(memory_read(cpu->machine, entry_address[leaf], 8) & EPT_DIRTY), room = false;
     for (int at = leaf; at <= top; at++) {
         uint64_t old = memory_read(cpu->machine, entry_address[at], 8);
         uint64_t set = EPT_ACCESSED | (at == leaf && write ? EPT_DIRTY : 0);
-        if ((old & set) != set)
-            memory_write(cpu->machine, entry_address[at], old | set, 8);
+        if ((old & set) == set)
+            continue;
+        if (!room && !log_has_room(cpu))
+            return false;
+        room = true;
+        memory_write(cpu->machine, entry_address[at], old | set, 8);
     }
+    if (modifies)
+        log_modification(cpu, guest_physical);
     return true;
 }
 
@@ -235,8 +250,7 @@ bool ept_translate(struct hw_cpu *cpu, uint64_t guest_physical, const struct acc
                                     .target = guest_physical & PAGE_MASK};
         return true;
     }
-    // With accessed and dirty flags, the processor's accesses to guest paging structures count as writes.
-    bool write = request->access == ACCESS_WRITE || (request->of_walk && (cpu->c.eptp & EPTP_ENABLE_AD));
+    bool write = request->access == ACCESS_WRITE || counts_as_write(cpu, request);
     struct mapping *cached = tlb_find(cpu, MAPPING_GUEST_PHYSICAL, guest_physical & PAGE_MASK);
     if (cached != NULL && (!write || cached->dirty)) {
         unsigned wanted = ept_rights_wanted(write ? ACCESS_WRITE : request->access, request->page_user);

@@ -454,7 +454,6 @@ void vm_entry_failure(struct hw_cpu *cpu, uint32_t reason, uint64_t qualificatio
 
 // --- virtualization_exceptions.c
 
-#define VECTOR_VE 20
 // The EPT violation as #VE. false: it stays a VM exit.
 bool virtualization_exception(struct hw_cpu *cpu, const struct exit_information *violation);
 

@@ -18,7 +18,7 @@ static bool switch_ept_pointer(struct hw_cpu *cpu)
     vmcs_set(cpu, F_EPT_POINTER, eptp);
     cpu->c.eptp = eptp; // nothing that is cached becomes invalid by that
     cpu->fetch_page = NO_ADDRESS;
-    if (cpu_has_secondary(cpu, SECONDARY_EPT_VIOLATION_VE))
+    if (cpu->machine->exists[F_EPTP_INDEX])
         vmcs_set(cpu, F_EPTP_INDEX, index);
     return true;
 }
@@ -27,12 +27,12 @@ void execute_vm_function(struct hw_cpu *cpu, const struct op *op)
 {
     cpu->r.gpr[GPR_RAX] = op->a;
     cpu->r.gpr[GPR_RCX] = op->b;
-    if (!cpu_has_secondary(cpu, SECONDARY_ENABLE_VMFUNC)) {
+    uint32_t function = (uint32_t)op->a; // EAX
+    if (!cpu_has_secondary(cpu, SECONDARY_ENABLE_VMFUNC) || function >= 64) {
         raise_exception(cpu, VECTOR_UD);
         return;
     }
-    uint32_t function = (uint32_t)op->a; // EAX
-    bool enabled = function < 64 && cpu->c.vm_functions >> function & 1;
+    bool enabled = cpu->c.vm_functions >> function & 1;
     if (enabled && function == EPTP_SWITCHING && switch_ept_pointer(cpu))
         instruction_retire(cpu, op);
     else

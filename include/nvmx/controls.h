@@ -121,6 +121,7 @@
 #define VECTOR_GP  13u
 #define VECTOR_PF  14u
 #define VECTOR_AC  17u
+#define VECTOR_VE  20u
 #define VECTOR_CP  21u
 
 // Control registers, RFLAGS, EFER
@@ -233,6 +234,9 @@
 #define VPID_CAP_SINGLE            (1ull << 41)
 #define VPID_CAP_ALL               (1ull << 42)
 #define VPID_CAP_SINGLE_RETAINING  (1ull << 43)
+
+// IA32_VMX_VMFUNC, and the VM-function controls
+#define VMFUNC_EPTP_SWITCHING (1ull << 0)
 
 // IA32_VMX_MISC
 #define MISC_STORES_LMA             (1ull << 5)

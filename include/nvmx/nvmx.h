@@ -139,11 +139,11 @@ struct vpid02 {
 
 #define SHUTDOWN_FIELD_COUNT 9
 
-// One cached ept02: the shadow of what L1's EPT pointer `eptp12` maps.
+// One cached ept02: the shadow of what an EPT pointer of L1's maps.
 struct ept02_root {
     bool valid;
-    bool filled; // something was mapped since it was dropped
-    uint64_t eptp12;
+    bool filled;  // something was mapped since it was dropped
+    uint64_t key; // L1's EPT pointer, and the mode that its entries are read in
     l0pa_t pml4;
     uint64_t last_used;
 };

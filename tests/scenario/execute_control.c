@@ -29,6 +29,17 @@ static void set_ept_rights(const struct l2 *l2, unsigned rights)
     l1_invept(INVEPT_SINGLE_CONTEXT, l2->eptp);
 }
 
+// L2's code at PAGE.
+static void put_code(const struct op *op, unsigned count)
+{
+    struct program program = {.name = "the page", .base = PAGE, .level = 2, .op = op, .count = count};
+    machine_add_program(world_machine(), &program);
+}
+static const struct op call_ops[] = {VMCALL};
+static const struct op both_levels_ops[] = {SET_CPL(3), NOP, SET_CPL(0), VMCALL};
+static const struct op read_ops[] = {READ(GPR_RBX, PAGE), VMCALL};
+#define PUT_CODE(ops) put_code(ops, sizeof(ops) / sizeof(ops[0]))
+
 static void prepare(struct l2 *l2)
 {
     l1_enter_vmx_operation();
@@ -53,12 +64,14 @@ static void expect_fetch_refused(unsigned rights)
     assert_int_equal(l1_vmread_masked(VMCS_EXIT_QUALIFICATION, QUALIFICATION), qualification);
     assert_int_equal(l1_vmread(VMCS_GUEST_PHYSICAL_ADDRESS), PAGE);
     assert_int_equal(l1_vmread(VMCS_GUEST_LINEAR_ADDRESS), PAGE);
+    assert_int_equal(l1_vmread(VMCS_GUEST_RIP), PAGE);
 }
 
 static void each_kind_of_address_has_its_bit(void)
 {
-    L2_PROGRAM(l2, FETCH(PAGE), VMCALL);
+    L2_PROGRAM(l2, JUMP(PAGE));
     prepare(&l2);
+    PUT_CODE(call_ops);
     for (unsigned user = 0; user < 2; user++) {
         set_l2_page(user);
         for (unsigned execute = 0; execute < 4; execute++) {
@@ -76,8 +89,9 @@ static void each_kind_of_address_has_its_bit(void)
 // Privilege does not matter, only the address: CPL 0 fetches from a user-mode address by bit 10.
 static void privilege_does_not_matter(void)
 {
-    L2_PROGRAM(l2, SET_CPL(3), FETCH(PAGE), SET_CPL(0), FETCH(PAGE), VMCALL);
+    L2_PROGRAM(l2, JUMP(PAGE));
     prepare(&l2);
+    PUT_CODE(both_levels_ops);
     set_l2_page(true);
     set_ept_rights(&l2, READ_WRITE | USER);
     run_at(l2.code);
@@ -87,8 +101,9 @@ static void privilege_does_not_matter(void)
 // The tables on the way must permit it, too.
 static void upper_entries_restrict(void)
 {
-    L2_PROGRAM(l2, FETCH(PAGE), VMCALL);
+    L2_PROGRAM(l2, JUMP(PAGE));
     prepare(&l2);
+    PUT_CODE(call_ops);
     set_l2_page(true);
     set_ept_rights(&l2, READ_WRITE | USER | SUPERVISOR);
     l1_ept_map(l2.eptp, 0x40000000, L2_RAM, 0x1000, 0x1000, READ_WRITE | SUPERVISOR | USER);
@@ -102,8 +117,9 @@ static void upper_entries_restrict(void)
 // An entry with bit 10 alone is present, and needs the processor to support execute-only translations.
 static void user_execute_alone_is_present(void)
 {
-    L2_PROGRAM(l2, FETCH(PAGE), READ(GPR_RBX, PAGE), VMCALL);
+    L2_PROGRAM(l2, JUMP(PAGE));
     prepare(&l2);
+    PUT_CODE(read_ops);
     set_l2_page(true);
     set_ept_rights(&l2, USER);
     run_at(l2.code);
@@ -118,8 +134,9 @@ static void user_execute_alone_is_present(void)
 // Without the control bit 10 is ignored, and so an entry that has it alone is not present.
 static void without_the_control_bit_10_is_ignored(void)
 {
-    L2_PROGRAM(l2, FETCH(PAGE), VMCALL);
+    L2_PROGRAM(l2, JUMP(PAGE));
     prepare(&l2);
+    PUT_CODE(call_ops);
     l1_clear(VMCS_SECONDARY_CONTROLS, SECONDARY_MODE_BASED_EXECUTE_CONTROL);
     set_l2_page(true);
     set_ept_rights(&l2, READ_WRITE | USER);
@@ -148,12 +165,12 @@ static void the_control_wants_ept(void)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BARE(each_kind_of_address_has_its_bit),
-        BARE(privilege_does_not_matter),
-        BARE(upper_entries_restrict),
-        BARE(user_execute_alone_is_present),
-        BARE(without_the_control_bit_10_is_ignored),
-        BARE(the_control_wants_ept),
+        BOTH(each_kind_of_address_has_its_bit),
+        BOTH(privilege_does_not_matter),
+        BOTH(upper_entries_restrict),
+        BOTH(user_execute_alone_is_present),
+        BOTH(without_the_control_bit_10_is_ignored),
+        BOTH(the_control_wants_ept),
     };
     return cmocka_run_group_tests_name("mode-based execute control", tests, NULL, NULL);
 }

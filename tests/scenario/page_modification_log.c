@@ -182,6 +182,33 @@ static void without_dirty_flags_nothing_is_logged(void)
     expect_exit(EXIT_VMCALL);
 }
 
+static void set_upper_flags(const struct l2 *l2)
+{
+    for (unsigned level = 2; level <= 4; level++)
+        *l1_ept_entry(l2->eptp, 0, level) |= ACCESSED;
+}
+
+// Room is wanted before an accessed flag is set, too; and not when there is none to set.
+static void a_full_log_forbids_accessed_flags(void)
+{
+    L2_PROGRAM(l2, READ(GPR_RBX, PAGE_A), READ(GPR_RBX, PAGE_B), VMCALL);
+    prepare_with_log(&l2);
+    for (uint64_t page = 0; page < 0x20000; page += 0x1000)
+        *l1_ept_entry(l2.eptp, page, 1) |= ACCESSED | DIRTY;
+    *l1_ept_entry(l2.eptp, PAGE_A, 1) |= ACCESSED;
+    set_upper_flags(&l2);
+    l1_vmwrite(VMCS_PML_INDEX, 0xffff);
+    l1_vmlaunch();
+    expect_exit(EXIT_PML_FULL);
+    assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code + 8); // not the first
+    assert_int_equal(flags_of(&l2, PAGE_B), 0);
+    l1_vmwrite(VMCS_PML_INDEX, 5);
+    l1_vmresume();
+    expect_exit(EXIT_VMCALL);
+    assert_int_equal(l1_vmread(VMCS_PML_INDEX), 5); // reads are not logged
+    assert_int_equal(flags_of(&l2, PAGE_B), ACCESSED);
+}
+
 static void a_full_log_during_delivery_is_reported(void)
 {
     L2_PROGRAM(l2, INT(0x40), VMCALL);
@@ -189,6 +216,7 @@ static void a_full_log_during_delivery_is_reported(void)
     for (uint64_t page = 0; page < 0x20000; page += 0x1000)
         if (page != 0x8000) // the stack
             *l1_ept_entry(l2.eptp, page, 1) |= ACCESSED | DIRTY;
+    set_upper_flags(&l2);
     l1_vmwrite(VMCS_PML_INDEX, 0xffff);
     l1_vmlaunch();
     expect_exit(EXIT_PML_FULL);
@@ -216,16 +244,17 @@ static void the_controls_are_checked(void)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BARE(reads_and_writes_set_flags),
-        BARE(walks_count_as_writes),
-        BARE(without_the_flag_nothing_is_set),
-        BARE(writes_are_logged_once),
-        BARE(a_dirty_page_is_not_logged_again),
-        BARE(a_full_log_exits_before_the_access),
-        BARE(an_index_out_of_range_is_a_full_log),
-        BARE(without_dirty_flags_nothing_is_logged),
-        BARE(a_full_log_during_delivery_is_reported),
-        BARE(the_controls_are_checked),
+        BOTH(reads_and_writes_set_flags),
+        BOTH(walks_count_as_writes),
+        BOTH(without_the_flag_nothing_is_set),
+        BOTH(writes_are_logged_once),
+        BOTH(a_dirty_page_is_not_logged_again),
+        BOTH(a_full_log_exits_before_the_access),
+        BOTH(an_index_out_of_range_is_a_full_log),
+        BOTH(without_dirty_flags_nothing_is_logged),
+        BOTH(a_full_log_forbids_accessed_flags),
+        BOTH(a_full_log_during_delivery_is_reported),
+        BOTH(the_controls_are_checked),
     };
     return cmocka_run_group_tests_name("page-modification logging", tests, NULL, NULL);
 }
