@@ -222,11 +222,14 @@ void reflect_exit(struct nvmx_vcpu *vcpu)
 void reflect_failed_entry(struct nvmx_vcpu *vcpu, uint32_t basic_reason, uint64_t qualification)
 {
     // Only the exit reason and the qualification are written; guest state, launch state and the rest stay.
-    // EFER and PAT had not been loaded: L1 has its own.
+    // What the host state does not load, L1 has of its own, or of the guest state when that was loaded
+    // already.
+    bool guest_state_loaded = basic_reason == EXIT_ENTRY_FAILURE_MSR_LOADING;
+    vmcs_make_current(vcpu, guest_state_loaded ? &vcpu->vmcs02 : &vcpu->vmcs01);
+    uint64_t efer = vmcs_read(vcpu, F_GUEST_IA32_EFER), pat = vmcs_read(vcpu, F_GUEST_IA32_PAT);
     vcpu->vmcs12.field[F_EXIT_REASON] = basic_reason | EXIT_REASON_ENTRY_FAILURE;
     vcpu->vmcs12.field[F_EXIT_QUALIFICATION] = qualification;
     vcpu->exit = (struct nvmx_exit){.reason = basic_reason | EXIT_REASON_ENTRY_FAILURE};
     vcpu->in_l2 = false;
-    vmcs_make_current(vcpu, &vcpu->vmcs01);
-    become_l1(vcpu, vmcs_read(vcpu, F_GUEST_IA32_EFER), vmcs_read(vcpu, F_GUEST_IA32_PAT));
+    become_l1(vcpu, efer, pat);
 }

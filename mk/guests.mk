@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # Small bare-metal L1s of ours, each with its L2s: build/guests/NAME.elf, a Multiboot 1 kernel.
 
-GUESTS := first bench explain
+GUESTS := first bench explain checks
 GUEST_CC ?= $(CC)
 GUEST_CFLAGS := -std=gnu11 -O2 -g0 -m64 -ffreestanding -fno-builtin -fno-pic -fno-stack-protector -fcf-protection=none \
 	-fno-asynchronous-unwind-tables -fno-strict-aliasing -mno-red-zone -mgeneral-regs-only \
@@ -49,5 +49,15 @@ $(BUILD)/guests/$(1).elf: $(call GUEST_OBJECT,$(wildcard guests/$(1)/*.c guests/
 	@objcopy -O elf32-i386 $$@.64 $$@
 endef
 $(foreach guest,$(GUESTS),$(eval $(call guest_rules,$(guest))))
+
+# guests/checks has two judges: the processor, and the engine's own table.
+CHECKS_SHARED := $(addprefix $(BUILD)/guests/objects/shared/,$(addsuffix .o,tests/checks/pairs.c tests/checks/border.c \
+	engine/check.c engine/caps.c engine/field.c))
+$(BUILD)/guests/objects/shared/%.c.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC      $< (guests)"
+	@$(GUEST_CC) $(GUEST_CFLAGS) -c -o $@ $<
+$(BUILD)/guests/objects/checks/%: GUEST_CFLAGS += -Itests/checks
+$(BUILD)/guests/checks.elf: $(CHECKS_SHARED)
 
 -include $(shell find $(BUILD)/guests/objects -name '*.d' 2>/dev/null)
