@@ -68,7 +68,9 @@ static void raise(struct hw_cpu *cpu, struct event event)
             triple_fault(cpu);
             return;
         }
-        if (event.has_error && event.vector != VECTOR_PF && cpu->vectoring.type != EVENT_SOFTWARE_INTERRUPT)
+        bool by_program = cpu->vectoring.type == EVENT_SOFTWARE_INTERRUPT ||
+                          cpu->vectoring.type == EVENT_SOFTWARE_EXCEPTION;
+        if (event.has_error && event.vector != VECTOR_PF && !by_program)
             event.error_code |= 1; // EXT
         if (makes_double_fault(&cpu->vectoring, event.vector)) {
             cpu->vectoring.valid = false; // the manual: no VM exit "during event delivery" then
@@ -104,6 +106,8 @@ void raise_page_fault(struct hw_cpu *cpu, uint64_t linear, uint32_t error_code)
                               .cr2 = linear});
 }
 
+#define TASK_GATE 5
+
 struct gate {
     uint64_t offset;
     uint16_t selector;
@@ -138,7 +142,8 @@ static bool read_gate(struct hw_cpu *cpu, const struct event *event, struct gate
     gate->dpl = bytes[5] >> 5 & 3;
     gate->present = bytes[5] & 0x80;
     bool software = event->type == EVENT_SOFTWARE_INTERRUPT || event->type == EVENT_SOFTWARE_EXCEPTION;
-    if ((gate->type != 14 && gate->type != 15) || (software && cpu_cpl(cpu) > gate->dpl)) {
+    bool is_task_gate = gate->type == TASK_GATE && !wide;
+    if ((gate->type != 14 && gate->type != 15 && !is_task_gate) || (software && cpu_cpl(cpu) > gate->dpl)) {
         raise_exception_with_code(cpu, VECTOR_GP, code);
         return false;
     }
@@ -146,7 +151,9 @@ static bool read_gate(struct hw_cpu *cpu, const struct event *event, struct gate
         raise_exception_with_code(cpu, VECTOR_NP, code);
         return false;
     }
-    return true;
+    if (is_task_gate)
+        task_switch(cpu, gate->selector, TASK_SWITCH_GATE, NULL);
+    return !is_task_gate;
 }
 
 static bool choose_stack(struct hw_cpu *cpu, const struct gate *gate, uint64_t *stack)
@@ -192,7 +199,7 @@ static void enter_handler(struct hw_cpu *cpu, const struct event *event, const s
     struct registers *r = &cpu->r;
     r->gpr[GPR_RSP] = stack;
     r->rip = gate->offset;
-    r->rflags &= ~(RFLAGS_TF | RFLAGS_RF | RFLAGS_VM | 1ull << 14);
+    r->rflags &= ~(RFLAGS_TF | RFLAGS_RF | RFLAGS_VM | RFLAGS_NT);
     if (gate->type == 14)
         r->rflags &= ~RFLAGS_IF;
     struct segment *cs = &r->segment[SEGMENT_CS], *ss = &r->segment[SEGMENT_SS];

@@ -167,6 +167,10 @@ static void execute_iret(struct hw_cpu *cpu, const struct op *op)
     uint64_t value[5] = {0};
     uint8_t frame[40];
     unblock_nmis(cpu);
+    if ((r->rflags & RFLAGS_NT) && !real && !(r->rflags & RFLAGS_VM)) {
+        task_return(cpu, op);
+        return;
+    }
     uint64_t stack = r->gpr[GPR_RSP] + (wide ? 0 : r->segment[SEGMENT_SS].base);
     if (!guest_read(cpu, stack, frame, width * count, false))
         return;
@@ -304,6 +308,9 @@ void execute(struct hw_cpu *cpu, const struct op *op)
         break;
     case OP_IRET:
         execute_iret(cpu, op);
+        break;
+    case OP_TASK_SWITCH:
+        execute_task_switch(cpu, op);
         break;
     case OP_CLI:
     case OP_STI:

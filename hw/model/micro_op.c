@@ -67,6 +67,7 @@ static const struct {
     [OP_MOV_SS] = {"MOV SS, r", 2},
     [OP_SET_FLAGS] = {"POPF", 1},
     [OP_SET_CPL] = {"(change of CPL)", 3},
+    [OP_TASK_SWITCH] = {"CALL far to a TSS", 7},
     [OP_COMPATIBILITY] = {"JMP far", 6},
     [OP_FUTURE] = {"(instruction of a later processor)", 4},
     [OP_INTERRUPT_ARRIVES] = {"(interrupt arrives)", 1},

@@ -73,6 +73,7 @@ enum op_kind {
     OP_MOV_SS,        // MOV to SS of what SS holds
     OP_SET_FLAGS,     // POPF: RFLAGS = a
     OP_SET_CPL,       // stands for a change of privilege: CPL = a (0 or 3), without an exit
+    OP_TASK_SWITCH,   // CALL (flag: JMP) far to the TSS selector a
     OP_COMPATIBILITY, // stands for a far jump: CS.L = a, CS.D = !a
     OP_FUTURE, // an instruction of a later processor: in non-root operation it exits, with basic reason a
 

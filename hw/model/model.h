@@ -452,6 +452,13 @@ void vm_exit_simple(struct hw_cpu *cpu, uint32_t reason); // no information but 
 void vm_exit_instruction(struct hw_cpu *cpu, uint32_t reason, const struct op *op, uint64_t qualification);
 void vm_entry_failure(struct hw_cpu *cpu, uint32_t reason, uint64_t qualification);
 
+// --- task_switch.c
+
+enum task_switch_source { TASK_SWITCH_CALL, TASK_SWITCH_IRET, TASK_SWITCH_JMP, TASK_SWITCH_GATE };
+void task_switch(struct hw_cpu *cpu, uint16_t selector, enum task_switch_source source, const struct op *op);
+void task_return(struct hw_cpu *cpu, const struct op *op);
+void execute_task_switch(struct hw_cpu *cpu, const struct op *op);
+
 // --- virtualization_exceptions.c
 
 // The EPT violation as #VE. false: it stays a VM exit.

@@ -158,6 +158,7 @@
 #define RFLAGS_IF    (1ull << 9)
 #define RFLAGS_DF    (1ull << 10)
 #define RFLAGS_OF    (1ull << 11)
+#define RFLAGS_NT    (1ull << 14)
 #define RFLAGS_RF    (1ull << 16)
 #define RFLAGS_VM    (1ull << 17)
 #define EFER_SCE     (1ull << 0)

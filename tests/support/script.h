@@ -58,6 +58,8 @@
 #define SET_FLAGS(value)          OP(.kind = OP_SET_FLAGS, .a = (value))
 #define SET_CPL(level)            OP(.kind = OP_SET_CPL, .a = (level))
 #define TO_COMPATIBILITY_MODE     OP(.kind = OP_COMPATIBILITY, .a = 0)
+#define CALL_TASK(selector)       OP(.kind = OP_TASK_SWITCH, .a = (selector))
+#define JUMP_TASK(selector)       OP(.kind = OP_TASK_SWITCH, .a = (selector), .flag = true)
 #define INTERRUPT_ARRIVES(vector) OP(.kind = OP_INTERRUPT_ARRIVES, .a = (vector))
 #define NMI_ARRIVES               OP(.kind = OP_NMI_ARRIVES)
 #define INIT_ARRIVES              OP(.kind = OP_INIT_ARRIVES)
