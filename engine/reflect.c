@@ -5,7 +5,10 @@
 #include "engine.h"
 
 #define VMX_ABORT_SAVING_MSRS  1u
+#define VMX_ABORT_HOST_PDPTE   2u
 #define VMX_ABORT_LOADING_MSRS 4u
+#define VMX_ABORT_LONG_MODE    6u // with a 32-bit host
+#define PDPTE_RESERVED         0x1e6ull
 
 // L1's logical processor stops, and L1's VMCS region says why; the rest of the machine goes on.
 static void vmx_abort(struct nvmx_vcpu *vcpu, uint32_t indicator)
@@ -123,6 +126,20 @@ static void load_segments(struct nvmx_vcpu *vcpu, bool is_64bit)
     vmcs_write(vcpu, F_GUEST_IDTR_LIMIT, 0xffff);
 }
 
+// A 32-bit host with PAE paging: its PDPTEs are read from CR3 now.
+static void load_host_pdptes(struct nvmx_vcpu *vcpu)
+{
+    uint64_t pdpte[4];
+    bool valid = port_l1_read(vcpu, l1pa(vcpu->vmcs12.field[F_HOST_CR3] & 0xffffffe0), pdpte, sizeof pdpte);
+    for (unsigned i = 0; i < 4 && valid; i++)
+        valid = (pdpte[i] & 1) == 0 ||
+                ((pdpte[i] & PDPTE_RESERVED) == 0 && pdpte[i] >> vcpu->config.l1_physical_address_width == 0);
+    if (!valid) // or there is no memory, whose ones are reserved bits
+        vmx_abort(vcpu, VMX_ABORT_HOST_PDPTE);
+    for (unsigned i = 0; i < 4; i++)
+        vmcs_write(vcpu, (enum vmcs_field)(F_GUEST_PDPTE0 + i), valid ? pdpte[i] : 0);
+}
+
 // L1's next state, from vmcs12's host-state area into vmcs01, which is current. `efer` and `pat`: as they
 // were.
 static void load_host_state(struct nvmx_vcpu *vcpu, uint64_t efer, uint64_t pat)
@@ -166,12 +183,8 @@ static void load_host_state(struct nvmx_vcpu *vcpu, uint64_t efer, uint64_t pat)
                    (field[F_GUEST_INTERRUPTIBILITY] & INTERRUPTIBILITY_NMI) != 0;
     vmcs_write(vcpu, F_GUEST_INTERRUPTIBILITY, nmi || blocked ? INTERRUPTIBILITY_NMI : 0);
 
-    // A 32-bit host with PAE paging: its PDPTEs are read from CR3 now.
-    uint64_t pdpte[4];
-    if (!is_64bit && (cr4 & CR4_PAE) != 0 && (cr0 & CR0_PG) != 0 &&
-        port_l1_read(vcpu, l1pa(field[F_HOST_CR3] & 0xffffffe0), pdpte, sizeof pdpte))
-        for (unsigned i = 0; i < 4; i++)
-            vmcs_write(vcpu, (enum vmcs_field)(F_GUEST_PDPTE0 + i), pdpte[i]);
+    if (!is_64bit && (cr4 & CR4_PAE) != 0 && (cr0 & CR0_PG) != 0)
+        load_host_pdptes(vcpu);
     if (vcpu->config.policy.vpid01 != 0 && vcpu->vpid02.vpid12 == 0) // L1 without VPID: the exit flushes
         hw_invvpid(vcpu->cpu, INVVPID_SINGLE_CONTEXT, vcpu->config.policy.vpid01, 0);
 }
@@ -188,7 +201,8 @@ static void become_l1(struct nvmx_vcpu *vcpu, uint64_t efer, uint64_t pat)
     load_host_state(vcpu, efer, pat);
     shadow_publish(vcpu);
     uint32_t count = (uint32_t)vmcs12_get(vcpu, F_VM_EXIT_MSR_LOAD_COUNT);
-    if (count != 0 && msr_list_load(vcpu, l1pa(vmcs12_get(vcpu, F_VM_EXIT_MSR_LOAD_ADDRESS)), count) != 0)
+    if (count != 0 && !vcpu->aborted &&
+        msr_list_load(vcpu, l1pa(vmcs12_get(vcpu, F_VM_EXIT_MSR_LOAD_ADDRESS)), count) != 0)
         vmx_abort(vcpu, VMX_ABORT_LOADING_MSRS);
 }
 
@@ -214,9 +228,12 @@ void reflect_exit(struct nvmx_vcpu *vcpu)
     bool aborted =
         count != 0 && msr_list_store(vcpu, l1pa(vmcs12_get(vcpu, F_VM_EXIT_MSR_STORE_ADDRESS)), count) != 0;
     vcpu->reflected_count++;
+    bool long_mode = (efer & EFER_LMA) != 0;
     become_l1(vcpu, efer, pat);
     if (aborted)
         vmx_abort(vcpu, VMX_ABORT_SAVING_MSRS);
+    else if (long_mode && (vmcs12_get(vcpu, F_VM_EXIT_CONTROLS) & EXIT_HOST_ADDRESS_SPACE_SIZE) == 0)
+        vmx_abort(vcpu, VMX_ABORT_LONG_MODE);
 }
 
 void reflect_failed_entry(struct nvmx_vcpu *vcpu, uint32_t basic_reason, uint64_t qualification)

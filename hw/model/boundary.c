@@ -190,6 +190,8 @@ static bool interrupts(struct hw_cpu *cpu)
 
 bool boundary_events(struct hw_cpu *cpu)
 {
+    if (cpu->aborted)
+        return false;
     if (init_and_startup(cpu))
         return true;
     if (cpu->mtf_pending) {

@@ -3,6 +3,9 @@
 // Manual: VM Exits.
 #include "model.h"
 
+// VMX-abort indicators
+enum { ABORT_SAVING_MSRS = 1, ABORT_HOST_PDPTE = 2, ABORT_LOADING_MSRS = 4, ABORT_LONG_MODE = 6 };
+
 static uint32_t interruption_info(const struct event *event, bool nmi_unblocking)
 {
     if (!event->valid)
@@ -194,6 +197,33 @@ static void load_host_segments(struct hw_cpu *cpu)
     cpu->r.gdtr_limit = cpu->r.idtr_limit = 0xffff;
 }
 
+// VMX Aborts: the exit cannot be completed. The logical processor stops until it is reset, and the VMCS
+// region says why. To L0 that is the end.
+static void vmx_abort(struct hw_cpu *cpu, uint32_t indicator, const char *problem)
+{
+    if (cpu->c_code)
+        rule_broken(cpu, "VMX abort %u: %s", indicator, problem);
+    vmcs_cache_write_abort_indicator(cpu, indicator);
+    cpu->vmx = VMX_ROOT;
+    cpu->aborted = true;
+    cpu->activity = ACTIVITY_SHUTDOWN;
+    cpu->vectoring.valid = false;
+}
+
+// Checking and Loading Host Page-Directory-Pointer-Table Entries
+static void load_host_pdptes(struct hw_cpu *cpu)
+{
+    uint64_t reserved = ~((1ull << cpu->machine->processor->physical_address_width) - 1) | 0x1e6;
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t pdpte = memory_read(cpu->machine, (cpu->r.cr3 & 0xffffffe0) + 8 * i, 8);
+        if ((pdpte & 1) && (pdpte & reserved)) {
+            vmx_abort(cpu, ABORT_HOST_PDPTE, "a host PDPTE has reserved bits set");
+            return;
+        }
+        cpu->r.pdpte[i] = pdpte;
+    }
+}
+
 static void load_host_state(struct hw_cpu *cpu)
 {
     struct registers *r = &cpu->r;
@@ -212,20 +242,18 @@ static void load_host_state(struct hw_cpu *cpu)
     cpu->nmi_unblocked_by_iret = false;
     cpu->vmx = VMX_ROOT;
     cpu->fetch_page = NO_ADDRESS;
-    // Loading Host Page-Directory-Pointer-Table Entries
     if ((r->cr4 & CR4_PAE) && !cpu_in_long_mode(cpu))
-        for (unsigned i = 0; i < 4; i++)
-            r->pdpte[i] = memory_read(cpu->machine, (r->cr3 & 0xffffffe0) + 8 * i, 8);
+        load_host_pdptes(cpu);
 }
 
 static void load_host_msrs(struct hw_cpu *cpu)
 {
     uint32_t failed, count = (uint32_t)vmcs_get(cpu, F_VM_EXIT_MSR_LOAD_COUNT);
-    if (count == 0)
+    if (count == 0 || cpu->aborted)
         return;
     const char *problem = msr_area_load(cpu, vmcs_get(cpu, F_VM_EXIT_MSR_LOAD_ADDRESS), count, &failed);
     if (problem != NULL)
-        rule_broken(cpu, "VMX abort 4 (loading host MSRs), entry %u of the list: %s", failed, problem);
+        vmx_abort(cpu, ABORT_LOADING_MSRS, problem);
 }
 
 void vm_exit(struct hw_cpu *cpu, const struct exit_information *information)
@@ -239,8 +267,14 @@ void vm_exit(struct hw_cpu *cpu, const struct exit_information *information)
     uint32_t count = (uint32_t)vmcs_get(cpu, F_VM_EXIT_MSR_STORE_COUNT);
     if (count != 0) {
         const char *problem = msr_area_store(cpu, vmcs_get(cpu, F_VM_EXIT_MSR_STORE_ADDRESS), count);
-        if (problem != NULL)
-            rule_broken(cpu, "VMX abort 1 (saving guest MSRs): %s", problem);
+        if (problem != NULL) {
+            vmx_abort(cpu, ABORT_SAVING_MSRS, problem);
+            return;
+        }
+    }
+    if (cpu_in_long_mode(cpu) && !(cpu->c.exit & EXIT_HOST_ADDRESS_SPACE_SIZE)) {
+        vmx_abort(cpu, ABORT_LONG_MODE, "the guest is in IA-32e mode, and the host is to be a 32-bit one");
+        return;
     }
     load_host_state(cpu);
     if (is_nmi)

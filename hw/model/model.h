@@ -59,6 +59,7 @@ void vmcs_cache_maybe_write_back(struct hw_cpu *cpu, struct active_vmcs *vmcs); 
 void vmcs_cache_check(
     struct hw_cpu *cpu); // the regions of all VMCSs active here are as the processor left them
 void vmcs_cache_drop(struct hw_cpu *cpu);
+void vmcs_cache_write_abort_indicator(struct hw_cpu *cpu, uint32_t indicator); // of the current VMCS
 
 // --- vmcs_record.c: what is known of a VMCS wherever it is
 
@@ -201,6 +202,7 @@ struct hw_cpu {
 
     struct registers r;
     uint32_t activity;                                     // ACTIVITY_x
+    bool aborted;                                          // a VMX abort: nothing but a reset helps
     bool blocking_sti, blocking_mov_ss;                    // for one instruction
     bool blocking_nmi, blocking_virtual_nmi, blocking_smi; //
     uint64_t pending_debug;                                // as the VMCS field has it

@@ -152,6 +152,15 @@ void vmcs_cache_clear(struct hw_cpu *cpu, uint64_t region)
     vmcs_region_store(cpu->machine, region, &data);
 }
 
+// Bytes 7:4 of the region are not VMCS data: the processor writes them at once.
+void vmcs_cache_write_abort_indicator(struct hw_cpu *cpu, uint32_t indicator)
+{
+    struct active_vmcs *vmcs = cpu->current;
+    check_region_untouched(cpu, vmcs);
+    memory_write(cpu->machine, vmcs->region + 4, indicator, 4);
+    memcpy(vmcs->memory, cpu->machine->memory + vmcs->region, PAGE_SIZE);
+}
+
 void vmcs_cache_drop(struct hw_cpu *cpu)
 {
     while (cpu->active != NULL)

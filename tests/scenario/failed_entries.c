@@ -419,8 +419,7 @@ static void msr_lists_of_special_msrs(void)
     expect_entry_failure(34, 1);
 }
 
-// VMX Aborts: the exit cannot be completed, and the virtual processor shuts down. (On the bare model that
-// stops the test.)
+// VMX Aborts: the exit cannot be completed, and the virtual processor shuts down.
 static void expect_abort(uint32_t indicator)
 {
     struct outcome outcome = try_vmlaunch();
@@ -490,8 +489,8 @@ static const struct CMUnitTest tests[] = {
     BOTH(launch_state_comes_before_the_checks),
     BOTH(msr_lists_load_and_store),
     BOTH(msr_lists_of_special_msrs),
-    NESTED(saving_msrs_may_abort, .cpu_count = 1),
-    NESTED(loading_msrs_may_abort, .cpu_count = 1),
+    BOTH(saving_msrs_may_abort),
+    BOTH(loading_msrs_may_abort),
     BOTH(an_msr_list_that_cannot_be_loaded_fails_the_entry),
 };
 

@@ -383,6 +383,39 @@ static void control_registers_in_vmx_operation(void)
     expect_exception_with_code(l1_execute(MOV_TO_CR(0, cr0 & ~CR0_PG)), VECTOR_GP, 0);
 }
 
+static void expect_abort(uint32_t indicator)
+{
+    struct outcome outcome = try_vmlaunch();
+    assert_int_equal(outcome.how, IDLE);
+    assert_int_equal(get(VMCS_A + 4, 4), indicator);
+    cpu_nmi(l1_cpu()); // nothing wakes it
+    assert_int_equal(l1_continue().how, IDLE);
+}
+
+// VMX Aborts: a host that cannot be loaded.
+static void a_reserved_bit_in_a_host_pdpte_aborts(void)
+{
+    L2_PROGRAM(l2, CPUID(1), VMCALL);
+    prepare_32_bit_host(&l2);
+    build_pae_tables();
+    resume_as_32_bit_l1(PDPT, CR4_PAE);
+    put(PDPT + 0x20, PAE_DIRECTORY | 1, 8);
+    put(PDPT + 0x28, PAE_DIRECTORY | 3, 8);
+    l1_vmwrite(VMCS_HOST_CR3, PDPT + 0x20);
+    expect_abort(2);
+}
+
+// L2 may enter IA-32e mode under a 32-bit host, and not leave it by an exit.
+static void an_exit_from_ia32e_mode_to_a_32_bit_host_aborts(void)
+{
+    L2_PROGRAM(l2, MOV_TO_CR(4, CR4_PAE | CR4_VMXE), MOV_TO_CR(3, 0x1000), WRMSR(MSR_IA32_EFER, EFER_LME),
+               MOV_TO_CR(0, CR0_PG | CR0_PE | CR0_NE | CR0_ET), CPUID(1), VMCALL);
+    prepare_32_bit_host(&l2);
+    build_32_bit_tables();
+    resume_as_32_bit_l1(PAGE_DIRECTORY, CR4_PSE);
+    expect_abort(6);
+}
+
 static const struct CMUnitTest tests[] = {
     BOTH(operands_have_32_bits),
     BOTH(page_faults_of_32_bit_paging),
@@ -397,6 +430,8 @@ static const struct CMUnitTest tests[] = {
     BOTH(a_32_bit_l1_runs_a_32_bit_l2),
     BOTH_WITH(a_32_bit_l1_runs_a_32_bit_l2, ", sparse processor", .processor = &processor_sparse),
     BOTH(an_exit_loads_l1s_pdptes),
+    BOTH(a_reserved_bit_in_a_host_pdpte_aborts),
+    BOTH(an_exit_from_ia32e_mode_to_a_32_bit_host_aborts),
     BOTH(l1_reads_back_what_it_wrote),
     BOTH(illegal_control_registers_fault),
     BOTH(control_registers_in_vmx_operation),
