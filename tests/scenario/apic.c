@@ -8,10 +8,9 @@
 
 #include <cmocka.h>
 
-#define L2_HANDLER(vector) (0xe000 + (vector)) // a HLT each
-#define APIC_BASE          0x60000             // L2-physical and linear address of the APIC-access page
-#define READ4(r, at)       OP(.kind = OP_READ, .reg = (r), .a = (at), .size = 4)
-#define WRITE4(at, value)  OP(.kind = OP_WRITE, .a = (at), .b = (value), .size = 4)
+#define APIC_BASE         0x60000 // L2-physical and linear address of the APIC-access page
+#define READ4(r, at)      OP(.kind = OP_READ, .reg = (r), .a = (at), .size = 4)
+#define WRITE4(at, value) OP(.kind = OP_WRITE, .a = (at), .b = (value), .size = 4)
 
 static uint64_t virtual_apic;
 
@@ -51,12 +50,6 @@ static void prepare(struct l2 *l2, uint32_t secondary)
     l1_vmwrite(VMCS_GUEST_INTERRUPT_STATUS, 0);
     for (uint32_t i = 0; i < 4; i++)
         l1_vmwrite(VMCS_EOI_EXIT_BITMAP_0 + 2 * i, 0);
-}
-
-static void resume_behind(void)
-{
-    l1_skip_instruction();
-    l1_vmresume();
 }
 
 // --- CR8
@@ -138,7 +131,7 @@ static void x2apic_msrs_are_virtualized(void)
     expect_exit(EXIT_VMCALL);
     assert_int_equal(rax, 0x40);
     assert_int_equal(get_register(0x80), 0x40);
-    resume_behind();
+    l1_resume_behind();
     rax = l1_gpr(GPR_RAX);
     expect_exit(EXIT_VMCALL);
     assert_int_equal(rax, 0x50014);
@@ -153,7 +146,7 @@ static void intercepted_x2apic_msrs_exit(void)
     memset((uint8_t *)l1_memory(MSR_BITMAP) + 2048 + 0x800 / 8, 0xff, 0x20);
     l1_vmlaunch();
     expect_exit(EXIT_WRMSR);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_RDMSR);
 }
 
@@ -194,7 +187,7 @@ static void priorities_hold_virtual_interrupts_back(void)
     l1_vmlaunch();
     expect_exit(EXIT_VMCALL);
     assert_int_equal(l1_vmread(VMCS_GUEST_INTERRUPT_STATUS), 0x51);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_HLT);
     assert_int_equal(l1_vmread(VMCS_GUEST_RIP), L2_HANDLER(0x51));
 }
@@ -247,7 +240,7 @@ static void virtual_interrupts_belong_to_one_vmcs(void)
     expect_exit(EXIT_VMCALL); // nothing for this one
     l1_vmptrld(VMCS_A);
     l1_vmwrite(VMCS_GUEST_INTERRUPT_STATUS, 0x51);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_HLT);
     assert_int_equal(l1_vmread(VMCS_GUEST_RIP), L2_HANDLER(0x51));
 }

@@ -27,12 +27,6 @@ static const struct op vmx_instructions[] = {
 };
 #define INSTRUCTIONS (sizeof(vmx_instructions) / sizeof(vmx_instructions[0]))
 
-static void resume_behind(void)
-{
-    l1_skip_instruction();
-    l1_vmresume();
-}
-
 // CVE-2018-12904: a user of L1's executes VMX instructions.
 static void bug_01_cpl_is_not_checked(void)
 {
@@ -67,13 +61,13 @@ static void bug_02_l0_emulates_what_l1_intercepts(void)
     memset(l1_memory(MSR_BITMAP), 0xff, PAGE_SIZE);
     l1_vmlaunch();
     expect_exit(EXIT_IO_INSTRUCTION);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_RDMSR);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_WRMSR);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_CPUID);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_VMCALL);
 }
 
@@ -89,9 +83,9 @@ static void bug_03_l2_reaches_the_real_cr8(void)
     l1_run(MOV_FROM_CR(GPR_RAX, 8));
     assert_int_equal(l1_gpr(GPR_RAX), 5);
     l1_set(VMCS_PRIMARY_CONTROLS, PRIMARY_CR8_LOAD_EXITING | PRIMARY_CR8_STORE_EXITING);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_CONTROL_REGISTER_ACCESS);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_VMCALL);
     l1_run(MOV_FROM_CR(GPR_RAX, 8));
     assert_int_equal(l1_gpr(GPR_RAX), 5);
@@ -111,7 +105,7 @@ static void bug_04_the_msr_bitmap_leaks_l0s_msrs(void)
         uint64_t low = l1_gpr(GPR_RAX), high = l1_gpr(GPR_RDX);
         expect_exit(EXIT_VMCALL);
         assert_int_equal((uint32_t)low | high << 32, offered);
-        resume_behind();
+        l1_resume_behind();
     }
     expect_exit(EXIT_EXCEPTION_OR_NMI); // #GP: it is read-only
 }
@@ -232,7 +226,7 @@ static void bug_07_a_timer_outlives_l2(void)
     l1_run(TIME_PASSES(1000000)); // nothing happens to L1
     l1_run(NOP);
     l1_clear(VMCS_PIN_BASED_CONTROLS, PIN_PREEMPTION_TIMER);
-    resume_behind(); // nor to L2, whose timer is off
+    l1_resume_behind(); // nor to L2, whose timer is off
     expect_exit(EXIT_VMCALL);
     l1_set(VMCS_PIN_BASED_CONTROLS, PIN_PREEMPTION_TIMER);
     l1_vmclear(VMCS_A);
@@ -327,7 +321,7 @@ static void bug_10_control_registers_are_not_checked(void)
     }
     // and when L2 writes them itself, it faults
     l1_vmwrite(VMCS_EXCEPTION_BITMAP, 1u << VECTOR_GP);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_EXCEPTION_OR_NMI);
 }
 

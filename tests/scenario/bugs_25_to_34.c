@@ -9,24 +9,6 @@
 
 #include <cmocka.h>
 
-#define L2_HANDLER(vector) (0xe000 + (vector)) // a HLT each
-#define HARDWARE(n)        (INTERRUPTION_VALID | EVENT_HARDWARE_EXCEPTION << 8 | (n))
-#define EXTERNAL(n)        (INTERRUPTION_VALID | EVENT_EXTERNAL_INTERRUPT << 8 | (n))
-#define SOFTWARE_EX(n)     (INTERRUPTION_VALID | EVENT_SOFTWARE_EXCEPTION << 8 | (n))
-#define NMI_EVENT          (INTERRUPTION_VALID | EVENT_NMI << 8 | VECTOR_NMI)
-
-static void resume_behind(void)
-{
-    l1_skip_instruction();
-    l1_vmresume();
-}
-
-static void resume_at(uint64_t rip)
-{
-    l1_vmwrite(VMCS_GUEST_RIP, rip);
-    l1_vmresume();
-}
-
 // --- 25: an error path leaves the wrong VMCS current
 
 static void expect_l1_current(uint64_t pointer)
@@ -133,7 +115,7 @@ static void bug_27_an_unknown_exit(void)
     for (unsigned i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
         expect_exit(reasons[i]);
         assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code + 4 * i);
-        resume_at(l2.code + 4 * (i + 1));
+        l1_resume_at(l2.code + 4 * (i + 1));
     }
     expect_exit(EXIT_VMCALL);
 }
@@ -208,7 +190,7 @@ static void bug_29_mtf_and_pending_debug_exceptions(void)
     expect_exit(EXIT_MONITOR_TRAP_FLAG);
     assert_int_equal(l1_vmread(VMCS_GUEST_RIP), L2_HANDLER(VECTOR_UD));
     assert_int_equal(l1_vmread_event(VMCS_IDT_VECTORING_INFO), 0);
-    resume_at(l2.code);
+    l1_resume_at(l2.code);
     expect_exit(EXIT_MONITOR_TRAP_FLAG);
     assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code + 1);
     l1_clear(VMCS_PRIMARY_CONTROLS, PRIMARY_MONITOR_TRAP_FLAG);
@@ -274,7 +256,7 @@ static void bug_31_invept_and_invvpid_operands(void)
         }
         if (offered)
             expect_succeed(try_invvpid(type, 5, 0x20000));
-        resume_at(l2.code);
+        l1_resume_at(l2.code);
         expect_exit(EXIT_VMCALL);
     }
     // types beyond 32 bits are types that do not exist
@@ -304,7 +286,7 @@ static void bug_32_l2s_bp_and_of_do_not_exit(void)
     assert_int_equal(*(uint64_t *)l2_memory(l1_vmread(VMCS_GUEST_RSP)), l2.code + 1);
     // #OF, which INTO raises outside 64-bit mode only: compatibility mode
     L2_PROGRAM(other, TO_COMPATIBILITY_MODE, SET_FLAGS(RFLAGS_FIXED | RFLAGS_OF), INTO);
-    resume_at(other.code);
+    l1_resume_at(other.code);
     expect_exit(EXIT_EXCEPTION_OR_NMI);
     assert_int_equal(l1_vmread_event(VMCS_VM_EXIT_INTERRUPTION_INFO), SOFTWARE_EX(4));
 }
@@ -337,7 +319,7 @@ static void bug_33_a_port_is_left_open(void)
     for (unsigned i = 0; i + 1 < count; i++) {
         expect_exit(EXIT_IO_INSTRUCTION);
         assert_int_equal(l1_vmread(VMCS_EXIT_QUALIFICATION) >> 16, ops[i].a);
-        resume_behind();
+        l1_resume_behind();
     }
     expect_exit(EXIT_VMCALL);
 }

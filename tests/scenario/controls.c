@@ -11,12 +11,6 @@
 #define PAT_L2 0x0006050400010506ull
 #define BTF    2ull // of IA32_DEBUGCTL
 
-static void resume_behind(void)
-{
-    l1_skip_instruction();
-    l1_vmresume();
-}
-
 // The secondary controls as L1 wrote them are nothing without "activate secondary controls".
 static void secondary_controls_want_to_be_activated(void)
 {
@@ -33,7 +27,7 @@ static void secondary_controls_want_to_be_activated(void)
     l1_vmwrite(VMCS_SECONDARY_CONTROLS, SECONDARY_WBINVD_EXITING);
     l1_vmresume();
     expect_exit(EXIT_WBINVD);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_VMCALL);
 }
 
@@ -84,7 +78,7 @@ static void pause_loops_exit(void)
     l1_vmlaunch();
     expect_exit_length(EXIT_PAUSE, 2); // the second: 1000 cycles into the loop
     assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code + 3);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_VMCALL); // the third began another loop
     l1_vmwrite(VMCS_GUEST_RIP, l2.code);
     l1_vmwrite(VMCS_PLE_WINDOW, 50000);
@@ -150,7 +144,7 @@ static void debug_controls_are_loaded_and_saved(void)
         l1_run(MOV_FROM_DR(GPR_RBX, 7));
         assert_int_equal(l1_gpr(GPR_RBX), 0x400);
         assert_int_equal(l1_rdmsr(MSR_IA32_DEBUGCTL), 0);
-        resume_behind();
+        l1_resume_behind();
         expect_exit(EXIT_VMCALL);
         assert_int_equal(l1_vmread(VMCS_GUEST_DR7), saves ? 0x401 : 0x411);
         assert_int_equal(l1_vmread(VMCS_GUEST_IA32_DEBUGCTL), saves ? 0 : BTF);
@@ -188,7 +182,7 @@ static void msr_is_loaded_and_saved(uint32_t msr, uint32_t guest_field, uint32_t
         assert_int_equal(l2_saw, loads ? of_l2 : before);
         assert_int_equal(l1_vmread(guest_field), saves ? l2_saw : of_l2);
         assert_int_equal(l1_rdmsr(msr), comes_back ? of_l1 : l2_saw);
-        resume_behind();
+        l1_resume_behind();
         expect_exit(EXIT_VMCALL);
         assert_int_equal(l1_vmread(guest_field), saves ? changed : of_l2);
         assert_int_equal(l1_rdmsr(msr), comes_back ? of_l1 : changed);

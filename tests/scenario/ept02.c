@@ -28,12 +28,6 @@ static void expect_violation(uint64_t l2_physical, uint64_t wanted)
     assert_int_equal(qualification(), wanted);
 }
 
-static void resume_at(uint64_t rip)
-{
-    l1_vmwrite(VMCS_GUEST_RIP, rip);
-    l1_vmresume();
-}
-
 static uint64_t word(const void *at)
 {
     uint64_t value;
@@ -96,11 +90,11 @@ static void rights_that_l1_does_not_give(void)
     expect_violation(0x20018, 0x181);
     assert_int_equal(l1_vmread(VMCS_GUEST_LINEAR_ADDRESS), 0x20018);
     assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code);
-    resume_at(l2.code + 8);
+    l1_resume_at(l2.code + 8);
     expect_violation(0x21010, 0x182 | READ_EXECUTE << 3);
-    resume_at(l2.code + 16);
+    l1_resume_at(l2.code + 16);
     expect_violation(0x22000, 0x184 | READ_WRITE << 3);
-    resume_at(l2.code + 22);
+    l1_resume_at(l2.code + 22);
     expect_violation(0x23000, 0x181 | (execute_only ? EXECUTE_ONLY << 3 : 0));
 }
 
@@ -251,11 +245,11 @@ static void l1_takes_a_page_away(void)
     expect_exit(EXIT_VMCALL);
     *l1_ept_entry(l2.eptp, 0x30000, 1) &= ~2ull;
     l1_invept(1, l2.eptp);
-    resume_at(l2.code + 11);
+    l1_resume_at(l2.code + 11);
     expect_violation(0x30000, 0x182 | READ_EXECUTE << 3);
     *l1_ept_entry(l2.eptp, 0x30000, 1) = 0;
     l1_invept(2, 0);
-    resume_at(l2.code + 19);
+    l1_resume_at(l2.code + 19);
     expect_violation(0x30000, 0x181);
 }
 
@@ -274,13 +268,13 @@ static void a_large_page_is_split(void)
     ((uint64_t *)l1_memory(table))[0x31] = special | 7 | 6 << 3;
     *l1_ept_entry(l2.eptp, 0, 2) = table | 7;
     l1_invept(1, l2.eptp);
-    resume_at(l2.code);
+    l1_resume_at(l2.code);
     assert_int_equal(l1_gpr(GPR_RBX) & 0xff, 1);
     assert_int_equal(l1_gpr(GPR_RSI) & 0xff, 9);
     // ... and made one again
     *l1_ept_entry(l2.eptp, 0, 2) = L2_RAM | 0xb7;
     l1_invept(1, l2.eptp);
-    resume_at(l2.code);
+    l1_resume_at(l2.code);
     assert_int_equal(l1_gpr(GPR_RSI) & 0xff, 2);
     expect_exit(EXIT_VMCALL);
 }
@@ -302,7 +296,7 @@ static void many_ept_pointers_take_turns(void)
     for (unsigned round = 0; round < 2; round++) {
         for (unsigned i = 0; i < COUNT; i++) {
             l1_vmwrite(VMCS_EPT_POINTER, eptp[i]);
-            resume_at(l2.code);
+            l1_resume_at(l2.code);
             assert_int_equal(l1_gpr(GPR_RBX) & 0xff, i + 1);
         }
     }
@@ -368,7 +362,7 @@ static void holes_read_as_ones(void)
     l1_vmwrite(VMCS_GUEST_CR3, l2.flat_pml4);
     *(uint64_t *)l2_memory(0x3f3000 + 8 * 0x30) = (L1_RAM_SIZE + 0x6000) | 7;
     l1_set_gpr(GPR_RSI, 0);
-    resume_at(l2.code);
+    l1_resume_at(l2.code);
     assert_int_equal(l1_gpr(GPR_RSI), UINT64_MAX);
     expect_exit(EXIT_VMCALL);
 }
@@ -399,7 +393,7 @@ static void accessed_and_dirty_flags(void)
     assert_int_equal(*l1_ept_entry(l2.eptp, 0x30000, 1) & 0x300, 0x100);
     assert_int_equal(*l1_ept_entry(l2.eptp, 0x38000, 1) & 0x300, 0);
     assert_int_equal(*l1_ept_entry(l2.eptp, 0x30000, 2) & 0x100, 0x100);
-    resume_at(l2.code + 11);
+    l1_resume_at(l2.code + 11);
     expect_exit(EXIT_VMCALL);
     assert_int_equal(*l1_ept_entry(l2.eptp, 0x30000, 1) & 0x300, 0x300);
 }

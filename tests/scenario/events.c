@@ -8,16 +8,7 @@
 
 #include <cmocka.h>
 
-#define L2_HANDLER(vector) (0xe000 + (vector)) // a HLT each
-
-#define VALID          INTERRUPTION_VALID
-#define HARDWARE(n)    (VALID | EVENT_HARDWARE_EXCEPTION << 8 | (n))
-#define WITH_CODE      INTERRUPTION_ERROR_CODE
-#define EXTERNAL(n)    (VALID | EVENT_EXTERNAL_INTERRUPT << 8 | (n))
-#define SOFTWARE(n)    (VALID | EVENT_SOFTWARE_INTERRUPT << 8 | (n))
-#define SOFTWARE_EX(n) (VALID | EVENT_SOFTWARE_EXCEPTION << 8 | (n))
-#define PRIVILEGED(n)  (VALID | EVENT_PRIVILEGED_SOFTWARE << 8 | (n))
-#define NMI_EVENT      (VALID | EVENT_NMI << 8 | 2)
+#define VALID INTERRUPTION_VALID
 
 static void prepare_with_hlt_exits(struct l2 *l2)
 {

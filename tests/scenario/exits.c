@@ -17,12 +17,6 @@ static void set_bit(uint64_t bitmap, unsigned bit)
     *byte = (uint8_t)(*byte | 1u << (bit % 8));
 }
 
-static void resume_behind(void)
-{
-    l1_skip_instruction();
-    l1_vmresume();
-}
-
 // --- I/O
 
 static void io_does_not_exit_unless_asked(void)
@@ -44,15 +38,15 @@ static void unconditional_io_exiting(void)
     l1_vmlaunch();
     expect_exit_qualification(EXIT_IO_INSTRUCTION, 0x600000);
     assert_int_equal(l1_vmread(VMCS_VM_EXIT_INSTRUCTION_LENGTH), 1);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_IO_INSTRUCTION, 0xffff0000 | 1 << 3 | 3);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_IO_INSTRUCTION, 0x700000 | 1 << 4);
     assert_int_equal(l1_vmread(VMCS_GUEST_LINEAR_ADDRESS), 0x20000);
     assert_int_equal(l1_vmread(VMCS_VM_EXIT_INSTRUCTION_INFO) & (7u << 7 | 7u << 15), 2u << 7 | 3u << 15);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_IO_INSTRUCTION, 0x710000 | 1 << 4 | 1 << 5);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_IO_INSTRUCTION, 0x720000 | 1 << 4 | 1 << 3);
     assert_int_equal(l1_vmread(VMCS_GUEST_LINEAR_ADDRESS), 0x20020);
 }
@@ -70,13 +64,13 @@ static void io_bitmaps_choose_ports(void)
     l1_set(VMCS_PRIMARY_CONTROLS, PRIMARY_USE_IO_BITMAPS);
     l1_vmlaunch();
     expect_exit_qualification(EXIT_IO_INSTRUCTION, 0x610000);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_IO_INSTRUCTION, 0x5e0000 | 3); // 0x5e to 0x61
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_IO_INSTRUCTION, 0x80000000);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_IO_INSTRUCTION, 0x7fff0000 | 1 << 3 | 1);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_VMCALL);
 }
 
@@ -91,12 +85,12 @@ static void an_io_bitmap_may_change_between_entries(void)
     l1_vmlaunch();
     expect_exit(EXIT_VMCALL);
     set_bit(IO_BITMAPS, 0x60);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_IO_INSTRUCTION, 0x600000);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_VMCALL);
     memset(l1_memory(IO_BITMAPS), 0, 0x1000);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_VMCALL);
 }
 
@@ -121,7 +115,7 @@ static void msr_accesses_exit_without_a_bitmap(void)
     l1_vmlaunch();
     assert_int_equal(l1_gpr(GPR_RCX), MSR_IA32_PAT);
     expect_exit_length(EXIT_RDMSR, 2);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_length(EXIT_WRMSR, 2);
 }
 
@@ -134,12 +128,12 @@ static void msr_bitmap_chooses_msrs(void)
     set_bit(MSR_BITMAP + 1024, 0x82);                 // reads of 0xc0000082
     l1_vmlaunch();
     expect_exit(EXIT_WRMSR);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_RDMSR);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_RDMSR); // outside the bitmap's ranges
     assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code + 8);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_VMCALL);
 }
 
@@ -152,7 +146,7 @@ static void an_msr_bitmap_may_change_between_entries(void)
     l1_vmlaunch();
     expect_exit(EXIT_VMCALL);
     set_bit(MSR_BITMAP + 3072, 0x82); // writes of 0xc0000082
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_WRMSR);
     assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code + 9);
     memset(l1_memory(MSR_BITMAP), 0, PAGE_SIZE);
@@ -180,7 +174,7 @@ static void an_io_bitmap_closes_one_of_two_neighbours(void)
     l1_vmlaunch();
     expect_exit(EXIT_VMCALL);
     set_bit(IO_BITMAPS, 0x60);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_IO_INSTRUCTION, 0x600000);
     assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code + 6);
 }
@@ -237,9 +231,9 @@ static void many_ports(void)
     l1_vmwrite(VMCS_GUEST_RIP, l2.code);
     l1_vmresume();
     expect_exit_qualification(EXIT_IO_INSTRUCTION, (uint64_t)(0x600 + 7 * 0x640) << 16);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_IO_INSTRUCTION, (uint64_t)(0x600 + 30 * 0x640) << 16);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_IO_INSTRUCTION, (uint64_t)(0x600 + 7 * 0x640) << 16 | 8);
 }
 
@@ -256,7 +250,7 @@ static void msrs_that_do_not_exit_are_l2s(void)
     expect_exit(EXIT_VMCALL);
     assert_int_equal((uint32_t)rax, 0x123000);
     assert_int_equal(l1_rdmsr(MSR_IA32_SYSENTER_EIP), 0x456000);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_EXCEPTION_OR_NMI); // #GP: no such MSR
     assert_int_equal(l1_vmread(VMCS_VM_EXIT_INTERRUPTION_INFO), 0x80000b0d);
 }
@@ -272,11 +266,11 @@ static void vmx_msrs_through_to_l2(void)
     uint64_t rax = l1_gpr(GPR_RAX);
     expect_exit(EXIT_VMCALL);
     assert_int_equal(rax, 5);
-    resume_behind();
+    l1_resume_behind();
     rax = l1_gpr(GPR_RAX);
     expect_exit(EXIT_VMCALL);
     assert_int_equal(rax, (uint32_t)world_l1_processor()->vmx.msr[0]);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_EXCEPTION_OR_NMI);
 }
 
@@ -295,9 +289,9 @@ static void cr0_mask_and_shadow(void)
     expect_exit_qualification(EXIT_CONTROL_REGISTER_ACCESS, (uint64_t)GPR_RDX << 8);
     assert_int_equal(l1_vmread(VMCS_VM_EXIT_INSTRUCTION_LENGTH), 3);
     assert_int_equal(l1_vmread(VMCS_GUEST_CR0), CR0_START);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_CONTROL_REGISTER_ACCESS, 2 << 4); // CLTS
-    resume_behind();
+    l1_resume_behind();
     // LMSW: TS equals the shadow, EM is L2's
     assert_int_equal(l1_gpr(GPR_RSI), (CR0_START | CR0_TS | CR0_EM) & ~CR0_MP);
     expect_exit(EXIT_VMCALL);
@@ -312,7 +306,7 @@ static void lmsw_exits(void)
     l1_vmwrite(VMCS_CR0_READ_SHADOW, 0);
     l1_vmlaunch();
     expect_exit_qualification(EXIT_CONTROL_REGISTER_ACCESS, 0xfff30000 | 3 << 4);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_VMCALL); // CLTS of a TS that reads as 0 does nothing
 }
 
@@ -341,9 +335,9 @@ static void cr3_exits(void)
     l1_vmlaunch();
     expect_exit_qualification(EXIT_CONTROL_REGISTER_ACCESS, 3 | (uint64_t)GPR_RDX << 8);
     assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code + 3);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_CONTROL_REGISTER_ACCESS, 3 | 1 << 4 | (uint64_t)GPR_RCX << 8);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_VMCALL);
 }
 
@@ -354,9 +348,9 @@ static void cr8_exits(void)
     l1_set(VMCS_PRIMARY_CONTROLS, PRIMARY_CR8_LOAD_EXITING | PRIMARY_CR8_STORE_EXITING);
     l1_vmlaunch();
     expect_exit_qualification(EXIT_CONTROL_REGISTER_ACCESS, 8 | (uint64_t)GPR_RDX << 8);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_CONTROL_REGISTER_ACCESS, 8 | 1 << 4 | (uint64_t)GPR_RBX << 8);
-    resume_behind();
+    l1_resume_behind();
     expect_exit(EXIT_VMCALL);
 }
 
@@ -367,7 +361,7 @@ static void debug_register_exits(void)
     l1_set(VMCS_PRIMARY_CONTROLS, PRIMARY_MOV_DR_EXITING);
     l1_vmlaunch();
     expect_exit_qualification(EXIT_MOV_DR, 7 | (uint64_t)GPR_RDX << 8);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_qualification(EXIT_MOV_DR, 6 | 1 << 4 | (uint64_t)GPR_RSI << 8);
 }
 
@@ -460,11 +454,11 @@ static void unconditional_exits(void)
     l1_set(VMCS_GUEST_CR4, CR4_OSXSAVE);
     l1_vmlaunch();
     expect_exit_length(EXIT_CPUID, 2);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_length(EXIT_INVD, 2);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_length(EXIT_XSETBV, 3);
-    resume_behind();
+    l1_resume_behind();
     expect_exit_length(EXIT_VMCALL, 3);
 }
 

@@ -9,9 +9,6 @@
 
 #include <cmocka.h>
 
-#define L2_HANDLER(vector) (0xe000 + (vector)) // a HLT each
-#define EXTERNAL(n)        (INTERRUPTION_VALID | EVENT_EXTERNAL_INTERRUPT << 8 | (n))
-
 static void prepare(struct l2 *l2, uint32_t pin, uint32_t primary)
 {
     l1_prepare(l2);

@@ -8,10 +8,9 @@
 
 #include <cmocka.h>
 
-#define NOTIFICATION       0xf2
-#define L2_HANDLER(vector) (0xe000 + (vector)) // a HLT each
-#define VIRR               0x200
-#define VISR               0x100
+#define NOTIFICATION 0xf2
+#define VIRR         0x200
+#define VISR         0x100
 
 static uint64_t virtual_apic, descriptor;
 

@@ -9,9 +9,7 @@
 
 #include <cmocka.h>
 
-#define L2_HANDLER(vector) (0xe000 + (vector)) // a HLT each
-#define NMI_EVENT          (INTERRUPTION_VALID | EVENT_NMI << 8 | 2)
-#define BS                 (1u << 14)
+#define BS (1u << 14)
 
 static void expect_nmi_exit_at(uint64_t rip)
 {

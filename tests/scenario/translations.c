@@ -25,12 +25,6 @@ static void fill_pages(void)
     memset(l2_memory(PAGE_B), 0xbb, 8);
 }
 
-static void resume_at(uint64_t rip)
-{
-    l1_vmwrite(VMCS_GUEST_RIP, rip);
-    l1_vmresume();
-}
-
 static void expect_read(unsigned byte)
 {
     assert_int_equal(l1_gpr(GPR_RBX) & 0xff, byte);
@@ -46,10 +40,10 @@ static void an_entry_without_vpid_drops_translations(void)
     l1_vmlaunch();
     expect_read(0xaa);
     *l2_word(PTE) = PAGE_B | 7;
-    resume_at(l2.code);
+    l1_resume_at(l2.code);
     expect_read(0xbb);
     *l2_word(PTE) = PAGE_A | 7;
-    resume_at(l2.code);
+    l1_resume_at(l2.code);
     expect_read(0xaa);
 }
 
@@ -68,7 +62,7 @@ static void invvpid_drops_translations(void)
     for (unsigned i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
         *l2_word(PTE) = (i % 2 ? PAGE_A : PAGE_B) | 7;
         l1_invvpid(ways[i].type, ways[i].vpid, ways[i].linear);
-        resume_at(l2.code);
+        l1_resume_at(l2.code);
         expect_read(i % 2 ? 0xaa : 0xbb);
     }
 }
@@ -155,16 +149,16 @@ static void a_guest_without_vpid_sees_nothing_of_one_with(void)
     expect_read(0xaa);
     l1_clear(VMCS_SECONDARY_CONTROLS, SECONDARY_ENABLE_VPID);
     *l2_word(PTE) = PAGE_B | 7;
-    resume_at(l2.code);
+    l1_resume_at(l2.code);
     expect_read(0xbb);
     *l2_word(PTE) = PAGE_A | 7;
-    resume_at(l2.code);
+    l1_resume_at(l2.code);
     expect_read(0xaa);
     l1_set(VMCS_SECONDARY_CONTROLS, SECONDARY_ENABLE_VPID);
     l1_invvpid(1, 3, 0);
     *l2_word(PTE) = PAGE_B | 7;
     l1_invvpid(1, 3, 0);
-    resume_at(l2.code);
+    l1_resume_at(l2.code);
     expect_read(0xbb);
 }
 
@@ -233,7 +227,7 @@ static void l2_without_ept_faults(void)
     l1_vmlaunch();
     expect_exit_qualification(EXIT_EXCEPTION_OR_NMI, 0x800000);
     *l2_word(0x3f3000 + 8 * 0x20) &= ~2ull; // not writable
-    resume_at(l2.code + 8);
+    l1_resume_at(l2.code + 8);
     expect_exit_qualification(EXIT_EXCEPTION_OR_NMI, 0x20000);
     assert_int_equal(l1_vmread(VMCS_VM_EXIT_INTERRUPTION_ERROR_CODE), 3);
 }
@@ -251,11 +245,11 @@ static void ept_comes_and_goes(void)
     for (unsigned i = 0; i < 3; i++) {
         l1_clear(VMCS_SECONDARY_CONTROLS, SECONDARY_ENABLE_EPT);
         l1_vmwrite(VMCS_GUEST_CR3, l2.flat_pml4);
-        resume_at(l2.code);
+        l1_resume_at(l2.code);
         expect_read(0x2e);
         l1_set(VMCS_SECONDARY_CONTROLS, SECONDARY_ENABLE_EPT);
         l1_vmwrite(VMCS_GUEST_CR3, l2.pml4);
-        resume_at(l2.code);
+        l1_resume_at(l2.code);
         expect_read(0x3d);
     }
 }

@@ -278,6 +278,18 @@ void l1_skip_instruction(void)
     l1_vmwrite(VMCS_GUEST_RIP, rip + l1_vmread(VMCS_VM_EXIT_INSTRUCTION_LENGTH));
 }
 
+void l1_resume_behind(void)
+{
+    l1_skip_instruction();
+    l1_vmresume();
+}
+
+void l1_resume_at(uint64_t rip)
+{
+    l1_vmwrite(VMCS_GUEST_RIP, rip);
+    l1_vmresume();
+}
+
 // --- preparation
 
 void l1_make_region(uint64_t region)

@@ -51,6 +51,8 @@ void l1_vmresume(void);
 struct outcome try_vmlaunch(void);
 struct outcome try_vmresume(void);
 void l1_skip_instruction(void); // guest RIP += VM-exit instruction length
+void l1_resume_behind(void);    // ... and VMRESUME
+void l1_resume_at(uint64_t rip);
 
 // --- expectations
 void expect_succeed(struct outcome outcome);
@@ -62,6 +64,17 @@ void expect_exit(uint32_t reason); // the last exit's basic reason, and that it 
 void expect_exit_qualification(uint32_t reason, uint64_t qualification);
 void expect_exit_length(uint32_t reason, uint32_t length);
 void expect_entry_failure(uint32_t reason, uint64_t qualification);
+
+// --- events, as an interruption information says them
+#define HARDWARE(n)    (INTERRUPTION_VALID | EVENT_HARDWARE_EXCEPTION << 8 | (n))
+#define EXTERNAL(n)    (INTERRUPTION_VALID | EVENT_EXTERNAL_INTERRUPT << 8 | (n))
+#define SOFTWARE(n)    (INTERRUPTION_VALID | EVENT_SOFTWARE_INTERRUPT << 8 | (n))
+#define SOFTWARE_EX(n) (INTERRUPTION_VALID | EVENT_SOFTWARE_EXCEPTION << 8 | (n))
+#define PRIVILEGED(n)  (INTERRUPTION_VALID | EVENT_PRIVILEGED_SOFTWARE << 8 | (n))
+#define NMI_EVENT      (INTERRUPTION_VALID | EVENT_NMI << 8 | VECTOR_NMI)
+#define WITH_CODE      INTERRUPTION_ERROR_CODE
+
+#define L2_HANDLER(vector) (0xe000 + (vector)) // where L2's exceptions and interrupts lead: a HLT each
 
 // --- an L2 to run. Everything is optional but the program.
 struct l2 {
