@@ -35,6 +35,24 @@ static void take_exit(struct l0log *log, const char *text)
         log->exits[log->exit_count++] = new;
 }
 
+enum { FAILED_RULES_SHOWN = 12 }; // without --verbose
+
+// "vcpu 0: VM entry: GUEST_TR_NOT_BUSY: ...": what whoever wrote L1 wants to know, if it does not go on and
+// on.
+static bool take_failed_rule(struct l0log *log, const char *own)
+{
+    unsigned vcpu;
+    int length = 0;
+    if (sscanf(own, "vcpu %u: VM entry: %n", &vcpu, &length) != 1 || length == 0)
+        return false;
+    log->failed_rule_count++;
+    if (say_wants_everything() || log->failed_rule_count <= FAILED_RULES_SHOWN)
+        say_stage("L1's VM entry fails on vcpu %u: %s", vcpu, own + length);
+    else if (log->failed_rule_count == FAILED_RULES_SHOWN + 1)
+        say_stage("L1's VM entries go on failing: --verbose or --log FILE shows all of them");
+    return true;
+}
+
 static void take_line(void *context, const char *line)
 {
     struct l0log *log = context;
@@ -57,6 +75,8 @@ static void take_line(void *context, const char *line)
         say_stage("%s", text);
         return;
     }
+    if (take_failed_rule(log, own))
+        return;
     say_detail("L0: %s", own);
     if ((text = text_after(own, "panic: ")))
         keep_text(log->panic, text);

@@ -28,6 +28,7 @@ struct l0log {
     unsigned long long tsc;                                                   // 0: not said
     struct l0log_exit exits[L0LOG_EXITS_MAX];
     size_t exit_count;
+    unsigned failed_rule_count; // rules that L1's failed VM entries broke
 };
 
 // Takes in what has arrived; says each new stage.

@@ -28,7 +28,7 @@ static void print_rule(enum check_index index)
     printf("%s (rule %u)\n", rule->id, rule->number);
     printf("  field: %s (0x%04x)\n", vmcs_field_name((enum vmcs_field)rule->field),
            vmcs_field_encoding((enum vmcs_field)rule->field));
-    printf("  demands: %s\n", rule->message);
+    printf("  message: %s\n", rule->message);
     printf("  broken, it ends the entry with: %s", rules_outcome_text(stage));
     if (rule->qualification != 0)
         printf(", qualification %u", rule->qualification);

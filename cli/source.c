@@ -73,6 +73,37 @@ bool source_read(struct source *source, const char *path)
     return fine && drop_mark(source);
 }
 
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+void source_unquote_mail(struct source *source)
+{
+    if (!strstr(source->text, "=3D0x"))
+        return;
+    char *to = source->text;
+    const char *from = source->text, *end = source->text + source->size;
+    size_t broken = 0; // line ends that were taken out of this line: they come back behind it
+    while (from < end) {
+        const char *next = from + 1 + (from[1] == '\r');
+        if (*from == '=' && *next == '\n') {
+            broken++;
+            from = next + 1;
+        } else if (*from == '=' && hex_digit(from[1]) >= 2 && hex_digit(from[2]) >= 0) {
+            *to++ = (char)(hex_digit(from[1]) << 4 | hex_digit(from[2]));
+            from += 3;
+        } else {
+            bool line_ends = *from == '\n';
+            *to++ = *from++;
+            for (; line_ends && broken > 0; broken--)
+                *to++ = '\n';
+        }
+    }
+    source->size = (size_t)(to - source->text);
+    *to = '\0';
+}
+
 void source_free(struct source *source)
 {
     free(source->text);

@@ -19,6 +19,9 @@ struct source {
 // Reads a file, or standard input if the path is "-". False, and said why, when that cannot be done or when
 // it cannot be a text.
 bool source_read(struct source *source, const char *path);
+// If the text is as mail programs send it ("quoted-printable": =3D for =, long lines ended by =), makes it
+// readable; each line keeps its number.
+void source_unquote_mail(struct source *source);
 void source_free(struct source *source);
 
 // The line of an offset, from 1. Cheap when the offsets asked for go up.

@@ -155,7 +155,7 @@ static unsigned digits_of(enum vmcs_field field)
                : field == F_GUEST_SYSENTER_CS || field == F_HOST_SYSENTER_CS            ? 4
                                                                                         : 8;
     default:
-        return field == F_GUEST_RFLAGS ? 8 : 16;
+        return field == F_GUEST_RFLAGS || field == F_EXIT_QUALIFICATION ? 8 : 16;
     }
 }
 
@@ -291,7 +291,7 @@ static void take_msr_list(struct dump *dump, size_t at)
 bool vmcs_dump_is(const struct source *source)
 {
     struct match match;
-    for (const char *star = source->text; star && (star = strchr(star, '*')) != NULL; star++)
+    for (const char *star = strchr(source->text, '*'); star != NULL; star = strchr(star + 1, '*'))
         for (size_t i = 0; i < sizeof(headings) / sizeof(headings[0]); i++)
             if (match_phrase(source, (size_t)(star - source->text), headings[i].text, &match))
                 return true;

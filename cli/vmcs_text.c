@@ -73,6 +73,7 @@ bool vmcs_text_set(struct vmcs_text *vmcs, struct source *source, enum vmcs_fiel
 bool vmcs_texts_read(struct vmcs_texts *texts, struct source *source)
 {
     *texts = (struct vmcs_texts){0};
+    source_unquote_mail(source);
     return vmcs_dump_is(source) ? vmcs_dump_read(texts, source) : vmcs_own_read(texts, source);
 }
 

@@ -32,6 +32,14 @@ err_has 'other reasons +[0-9]'
 err_has 'all +210 '
 report 'rare reasons are added up'
 
+fake "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do l0 \"plastron: vcpu 1: VM entry: RULE_\$i: a field 0x0001: wrong (Section)\"; done
+l0 'plastron: stop: L1 powered off'; $off" "$work/image"
+status_is 0
+err_has "L1's VM entry fails on vcpu 1: RULE_12: a field 0x0001: wrong \(Section\)"
+err_lacks 'RULE_13'
+err_has 'go on failing'
+report 'which rules failed VM entries broke is said, but not without end'
+
 fake "l0 'plastron: stop: L1 shut down by a triple fault'; $end" "$work/image"
 status_is 1
 err_has '^plastron: error: L1 shut down by a triple fault$'
