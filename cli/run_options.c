@@ -69,7 +69,7 @@ void run_options_print_help(void)
         "\n"
         "Exit status\n"
         "  0  L1 ended well (with --expect: if and only if every expected line was seen)\n"
-        "  1  L1 ended without that, or by a triple fault\n"
+        "  1  L1 ended without that, by a triple fault or a VMX abort\n"
         "  2  the command line is wrong, or names a file that cannot be read\n"
         "  3  Plastron or GRUB refused the image or the machine: the message says why\n"
         "  4  Plastron itself failed (panic)\n"

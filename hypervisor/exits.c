@@ -57,6 +57,7 @@ static bool init_came_before_startup(struct vcpu *vcpu)
 static void wait_for_startup_ipi(struct vcpu *vcpu)
 {
     struct nvmx_vcpu *nvmx = &vcpu->nvmx;
+    vcpu->started = false;
     nvmx->event.info = 0;
     nvmx_write(nvmx, F_GUEST_INTERRUPTIBILITY, 0); // blocking by STI or MOV SS demands the active state
     nvmx_write(nvmx, F_GUEST_ACTIVITY_STATE, ACTIVITY_WAIT_FOR_SIPI);
@@ -97,7 +98,7 @@ static void handle_startup_ipi(struct vcpu *vcpu)
     nvmx_reset_l1(&vcpu->nvmx);
     apic_reset();
     nvmx_start_l1_at(&vcpu->nvmx, (uint8_t)vcpu->nvmx.exit.qualification);
-    vcpu->just_started = true;
+    vcpu->just_started = vcpu->started = true;
 }
 
 static void handle_task_switch(struct vcpu *vcpu)

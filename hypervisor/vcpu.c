@@ -6,10 +6,12 @@
 #include "exits.h"
 #include "hole.h"
 #include "io.h"
+#include "log.h"
 #include "msr.h"
 #include "panic.h"
 #include "quirks.h"
 #include "reserve.h"
+#include "stop.h"
 
 #include <silicon/x86.h>
 
@@ -146,8 +148,29 @@ void vcpu_load(struct vcpu *vcpu, const struct l1_start_state *start)
     vcpu->apic_base = x86_rdmsr(MSR_IA32_APIC_BASE);
     nvmx_vcpu_load(&vcpu->nvmx, &vcpu->cpu->nvmx);
     nvmx_reset_l1(&vcpu->nvmx);
+    vcpu->started = start != NULL;
     if (start != NULL)
         write_start_state(&vcpu->nvmx, start);
+}
+
+static bool all_have_stopped(void)
+{
+    for (uint32_t i = 0; i < cpu_count; i++) {
+        const struct vcpu *vcpu = cpu_list[i]->vcpu;
+        if (vcpu != NULL && vcpu->started && !vcpu->nvmx.aborted)
+            return false;
+    }
+    return true;
+}
+
+// A VMX abort of L1's: that processor is in shutdown, in which only its reset would find it, and the rest of
+// L1 goes on. When nothing of L1 is left to go on, that is the end.
+static void note_abort(struct vcpu *vcpu)
+{
+    vcpu->abort_noted = true;
+    log_line("L1's processor %u has stopped: VMX abort", vcpu->cpu->index);
+    if (all_have_stopped())
+        stop_machine("L1 stopped by a VMX abort");
 }
 
 void vcpu_run(struct vcpu *vcpu)
@@ -156,6 +179,8 @@ void vcpu_run(struct vcpu *vcpu)
         panic_stop_if_requested();
         if (nvmx_run(&vcpu->nvmx) == NVMX_EXIT_FOR_L0)
             exits_handle(vcpu);
+        if (__builtin_expect(vcpu->nvmx.aborted && !vcpu->abort_noted, 0))
+            note_abort(vcpu);
         if (__builtin_expect(vcpu->init_pending, 0) && !vcpu->nvmx.vmxon)
             exits_deliver_init(vcpu);
     }

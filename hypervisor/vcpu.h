@@ -16,6 +16,8 @@ struct vcpu {
     bool x2apic_emulated; // L1 is in x2APIC mode and the processor in xAPIC mode
     bool init_pending;    // an INIT signal came while L1 was in VMX operation
     bool just_started;    // by a startup IPI
+    bool started;         // false: waits for one
+    bool abort_noted;     // that nvmx.aborted is set was said
 
     // A write to L0's range is carried out on a page that nobody reads: hole.c.
     uint64_t open_ept_pointer;

@@ -3,7 +3,7 @@
 # suites need to TEST_DEPS. The quick ones on the host come first, then those that boot an emulated machine.
 
 TEST_SUITES += scripts/test-run-tests $(LOADER_TEST) tests/cli/suite
-TEST_SUITES += $(addprefix tests/,boot/first boot/explain boot/demo boot/refusals boot/bios-map/suite)
+TEST_SUITES += $(addprefix tests/,boot/first boot/explain boot/demo boot/refusals boot/abort boot/bios-map/suite)
 TEST_DEPS += $(LOADER_TEST) $(BIOS_MAP) $(BUILD)/tests/cli/puppet.elf cli image guests demo
 
 # One suite, or some: make test SUITES="tests/boot/demo"

@@ -45,6 +45,11 @@ status_is 1
 err_has '^plastron: error: L1 shut down by a triple fault$'
 report 'a triple fault of L1: 1'
 
+fake "l0 'plastron: stop: L1 stopped by a VMX abort'; $end" "$work/image"
+status_is 1
+err_has '^plastron: error: L1 stopped by a VMX abort$'
+report 'a VMX abort of L1: 1'
+
 fake "report '00000000042e[CPU0  ] exception(): 3rd (13) exception with no resolution, shutdown status is 00h, resetting'
 report '00000000042i[SYS   ] bx_pc_system_c::Reset(HARDWARE) called'; sleep 30" --bare "$work/image"
 status_is 1
