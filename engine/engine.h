@@ -152,6 +152,12 @@ void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan);
 // L1's VMLAUNCH or VMRESUME, its launch state being right: all the way to vmcs02 or to L1's VMfail or exit.
 void entry_from_l1(struct nvmx_vcpu *vcpu);
 
+// --- detector.c
+// ----------------------------------------------------------------------------------------------
+// Counts and logs a refusal: `what` with two numbers, then vmcs12 and vmcs02, which is current when it is
+// called. Afterwards vmcs12 has the truth of every field.
+void detector_report(struct nvmx_vcpu *vcpu, const char *what, uint64_t a, uint64_t b);
+
 // --- msr_list.c
 // ----------------------------------------------------------------------------------------------- Loads the
 // list at `list` into the MSRs: 0, or the 1-based number of the entry that failed.

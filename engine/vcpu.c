@@ -182,15 +182,14 @@ static void entry_forget(struct nvmx_vcpu *vcpu)
     vmcs12_set_all_dirty(vcpu);
 }
 
-// The hardware refused an entry of L2 that our checks had passed: L1 gets what the manual would give it, and
-// the difference is a bug report.
+// The processor refused an entry of L2 that our checks had passed, with a VMfail: L1 gets the same.
 static void entry_refused(struct nvmx_vcpu *vcpu)
 {
     uint32_t error = (uint32_t)vmcs_read(vcpu, F_VM_INSTRUCTION_ERROR);
     if (!vcpu->in_l2)
         port_bug("VM entry of L1 failed with VM-instruction error", error, vcpu->vmcs01.launched);
-    port_log(vcpu, "DETECTOR: the processor refused an entry that passed every check; error, vmcs12", error,
-             vcpu->vmcs12_pointer.value);
+    detector_report(vcpu, "DETECTOR: VMfail of an entry that passed every check; error, entry pending", error,
+                    vcpu->entry_pending);
     entry_forget(vcpu);
     if (!vcpu->entry_pending) { // L2 was running: there is no VMLAUNCH of L1's that could fail
         reflect_failed_entry(vcpu, EXIT_ENTRY_FAILURE_GUEST_STATE, 0);
@@ -225,9 +224,9 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
         if (!l2)
             port_bug("VM entry of L1 failed; reason, qualification", vcpu->exit.reason,
                      vcpu->exit.qualification);
-        port_log(vcpu,
-                 "DETECTOR: the processor failed an entry that passed every check; reason, qualification",
-                 vcpu->exit.reason, vcpu->exit.qualification);
+        detector_report(vcpu, "DETECTOR: failure of an entry that passed every check; reason, qualification",
+                        vcpu->exit.reason, vcpu->exit.qualification);
+        entry_forget(vcpu);
         reflect_failed_entry(vcpu, basic, vcpu->exit.qualification);
         return NVMX_CONTINUE;
     }

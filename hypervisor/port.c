@@ -131,6 +131,18 @@ void port_log(struct nvmx_vcpu *vcpu, const char *text, uint64_t a, uint64_t b)
         log_line("no more lines about what L1 does");
 }
 
+void port_detector(struct nvmx_vcpu *vcpu, const struct port_detected *line)
+{
+    const char *name = vmcs_field_name((enum vmcs_field)line->field);
+    uint32_t index = vcpu_of(vcpu)->cpu->index;
+    if (line->in_vmcs12 && line->in_vmcs02)
+        log_line("vcpu %u: DETECTOR %s: vmcs12 %lx, vmcs02 %lx", index, name, line->vmcs12, line->vmcs02);
+    else if (line->in_vmcs12)
+        log_line("vcpu %u: DETECTOR %s: vmcs12 %lx", index, name, line->vmcs12);
+    else
+        log_line("vcpu %u: DETECTOR %s: vmcs02 %lx", index, name, line->vmcs02);
+}
+
 void port_explain(struct nvmx_vcpu *vcpu, const struct check_broken *broken)
 {
     static uint32_t lines;

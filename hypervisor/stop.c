@@ -21,7 +21,12 @@ static _Noreturn void end_machine(void)
 
 static void print_statistics(void)
 {
+    uint64_t refused = 0;
     log_line("stat: tsc=%lu", x86_rdtsc());
+    for (uint32_t i = 0; i < cpu_count; i++)
+        if (cpu_list[i]->vcpu != NULL)
+            refused += cpu_list[i]->vcpu->nvmx.refused_entry_count;
+    log_line("stat: refused_entries=%lu", refused);
     for (unsigned level = 0; level < 2; level++) {
         for (unsigned reason = 0; reason < EXIT_REASON_COUNT; reason++) {
             uint64_t count = 0;

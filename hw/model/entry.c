@@ -137,8 +137,22 @@ static void entry_failed(struct hw_cpu *cpu, const char *rule)
     cpu->current->count->failed_entry++;
 }
 
+#define UNKNOWN_RULE "a rule that only the test knows"
+
+// machine_refuse_entry's turn: the stage that `how` stands for.
+static bool is_refused_on_purpose(struct hw_cpu *cpu, uint32_t how)
+{
+    struct machine *machine = cpu->machine;
+    if (machine->refusal.how != how || machine->refusal.region != cpu->current->region)
+        return false;
+    machine->refusal.how = 0;
+    machine->refused_on_purpose = true;
+    return true;
+}
+
 struct vmx_result vmx_enter(struct hw_cpu *cpu, bool launch)
 {
+    cpu->machine->refused_on_purpose = false;
     if (cpu->current == NULL || cpu->current->data.shadow)
         return vmx_fail_invalid();
     if (cpu->blocking_mov_ss)
@@ -156,18 +170,27 @@ struct vmx_result vmx_enter(struct hw_cpu *cpu, bool launch)
 
     controls_read(cpu);
     const char *rule = entry_check_controls(cpu);
+    if (rule == NULL && is_refused_on_purpose(cpu, VMERR_ENTRY_CONTROLS))
+        rule = UNKNOWN_RULE;
     if (rule != NULL) {
         entry_failed(cpu, rule);
         return vmx_fail(cpu, VMERR_ENTRY_CONTROLS, rule);
     }
     rule = entry_check_host(cpu);
+    if (rule == NULL && is_refused_on_purpose(cpu, VMERR_ENTRY_HOST_STATE))
+        rule = UNKNOWN_RULE;
     if (rule != NULL) {
         entry_failed(cpu, rule);
         return vmx_fail(cpu, VMERR_ENTRY_HOST_STATE, rule);
     }
     // From here on a failure is a VM exit, not a VMfail.
     uint64_t qualification;
+    uint64_t on_purpose = cpu->machine->refusal.qualification;
     rule = entry_check_guest(cpu, &qualification);
+    if (rule == NULL && is_refused_on_purpose(cpu, 33)) {
+        rule = UNKNOWN_RULE;
+        qualification = on_purpose;
+    }
     if (rule != NULL) {
         entry_failed(cpu, rule);
         vm_entry_failure(cpu, 33, qualification);

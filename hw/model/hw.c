@@ -82,7 +82,10 @@ enum vmx_status hw_enter(struct hw_cpu *cpu, struct nvmx_regs *regs, bool launch
     for (unsigned i = 0; i < GPR_COUNT; i++)
         if (i != GPR_RSP)
             cpu->r.gpr[i] = regs->gpr[i];
-    must_succeed(cpu, vmx_enter(cpu, launch), launch ? "VMLAUNCH" : "VMRESUME", cpu->current_pointer);
+    struct vmx_result result = vmx_enter(cpu, launch);
+    if (result.status != VMX_SUCCEED && cpu->machine->refused_on_purpose)
+        return result.status;
+    must_succeed(cpu, result, launch ? "VMLAUNCH" : "VMRESUME", cpu->current_pointer);
     while (cpu->vmx == VMX_NON_ROOT)
         cpu_step(cpu);
     for (unsigned i = 0; i < GPR_COUNT; i++)

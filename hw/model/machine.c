@@ -107,6 +107,13 @@ unsigned cpu_index(const struct hw_cpu *cpu)
     return cpu->index;
 }
 
+void machine_refuse_entry(struct machine *machine, uint64_t region, uint32_t how, uint64_t qualification)
+{
+    machine->refusal.region = region;
+    machine->refusal.how = how;
+    machine->refusal.qualification = qualification;
+}
+
 const char *machine_entry_failure(const struct machine *machine)
 {
     return machine->entry_failure;

@@ -125,6 +125,10 @@ void trace_free(struct trace *trace);
 // Why the last VM entry that failed, failed: the rule, in a few words. NULL: none did.
 const char *machine_entry_failure(const struct machine *machine);
 
+// The next VM entry with the VMCS of `region` that passes every check is refused all the same, as by a rule
+// that nobody knows: a VMfail with error 7 or 8, or (33) a failed entry with `qualification`.
+void machine_refuse_entry(struct machine *machine, uint64_t region, uint32_t how, uint64_t qualification);
+
 // --- what the test around the model provides (link-time)
 
 enum wait_reason {

@@ -274,6 +274,11 @@ struct machine {
     unsigned record_count;
     struct trace *trace;
     const char *entry_failure;
+    struct {
+        uint64_t region, qualification;
+        uint32_t how; // 0: nothing is refused
+    } refusal;
+    bool refused_on_purpose; // the last VM entry
 };
 
 uint64_t machine_random(struct machine *machine);

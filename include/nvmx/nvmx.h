@@ -223,7 +223,8 @@ struct nvmx_vcpu {
 
     uint64_t exit_count[2][EXIT_REASON_COUNT]; // [0] of L1, [1] of L2; by basic reason
     uint64_t reflected_count, entry_count;
-    void *l0_data; // the embedding hypervisor's
+    uint64_t refused_entry_count; // the processor refused what had passed every check (a bug of ours, or its)
+    void *l0_data;                // the embedding hypervisor's
 };
 
 // --- life cycle

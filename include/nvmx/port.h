@@ -60,6 +60,15 @@ void port_log(struct nvmx_vcpu *vcpu, const char *text, uint64_t a, uint64_t b);
 // A VM entry of L1's is about to fail: one of the rules that it broke. Called for each of them.
 void port_explain(struct nvmx_vcpu *vcpu, const struct check_broken *broken);
 
+// A line of a bug report: what a field holds in vmcs12 and in vmcs02 when the processor refused an entry
+// although every check had passed. Called for each field, after a port_log that begins with DETECTOR.
+struct port_detected {
+    uint16_t field; // enum vmcs_field
+    bool in_vmcs12, in_vmcs02;
+    uint64_t vmcs12, vmcs02;
+};
+void port_detector(struct nvmx_vcpu *vcpu, const struct port_detected *line);
+
 // Would an interrupt be delivered to the vcpu now, if RFLAGS.IF were 1 and nothing blocked it? Asked only
 // with nvmx_vcpu_config.entry_overlooks_events.
 bool port_interrupt_is_due(struct nvmx_vcpu *vcpu);

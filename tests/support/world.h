@@ -11,6 +11,7 @@
 #include "script.h"
 #include <machine.h>
 #include <nvmx/nvmx.h>
+#include <nvmx/port.h>
 #include <nvmx/state.h>
 
 struct world_config {
@@ -127,6 +128,8 @@ unsigned l0_exception_count(void);
 uint64_t world_vmcs01(void), world_vmcs02(void); // regions, as machine_count wants them
 const char *l0_last_log(void);
 unsigned l0_log_count(void);
+unsigned l0_detected_count(void); // lines of bug reports about refused entries; and what one said of a field
+struct port_detected l0_detected(enum vmcs_field field);
 
 // --- running a scenario in both worlds, and comparing what guests saw
 struct scenario {

@@ -49,6 +49,8 @@ struct world {
     uint64_t move_count;
     unsigned exception_count;
     char last_log[256];
+    struct port_detected detected[F_COUNT]; // of the last refusal
+    unsigned detected_count;
     unsigned log_count;
 };
 extern struct world *world; // NULL: there is none
