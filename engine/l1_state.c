@@ -27,6 +27,7 @@ void l1_leave_vmx(struct nvmx_vcpu *vcpu)
     vmcs_make_current(vcpu, &vcpu->vmcs01);
     vmcs_write_host_state(vcpu, &vcpu->vmcs01);
     shadow_detach(vcpu);
+    vcpu->shadow.filled = false; // L1 may have written to it, and nobody collects that
 }
 
 void nvmx_reset_l1(struct nvmx_vcpu *vcpu)

@@ -56,6 +56,7 @@ struct active_vmcs *vmcs_cache_activate(struct hw_cpu *cpu, uint64_t region, con
 struct active_vmcs *vmcs_cache_find(const struct hw_cpu *cpu, uint64_t region); // NULL: not active here
 void vmcs_cache_clear(struct hw_cpu *cpu, uint64_t region);                     // VMCLEAR's work
 void vmcs_cache_maybe_write_back(struct hw_cpu *cpu, struct active_vmcs *vmcs); // the adversarial moment
+void vmcs_cache_write_back(struct hw_cpu *cpu);                                 // every VMCS that is active here
 void vmcs_cache_check(
     struct hw_cpu *cpu); // the regions of all VMCSs active here are as the processor left them
 void vmcs_cache_drop(struct hw_cpu *cpu);
@@ -261,6 +262,7 @@ struct machine {
     uint8_t *port;    // what each I/O port holds
     uint64_t random;
     uint64_t layout_key; // of VMCS regions
+    bool writes_back_when_told; // and not at moments of its own choosing
     uint16_t slot[F_COUNT];
     bool exists[F_COUNT]; // on this processor
     struct hw_cpu *cpu[MACHINE_CPU_LIMIT];

@@ -70,12 +70,18 @@ static void disturb(struct machine *machine)
 
 void vmcs_cache_maybe_write_back(struct hw_cpu *cpu, struct active_vmcs *vmcs)
 {
-    if (machine_random(cpu->machine) % WRITE_BACK_ODDS != 0)
+    if (cpu->machine->writes_back_when_told || machine_random(cpu->machine) % WRITE_BACK_ODDS != 0)
         return;
     if (machine_random(cpu->machine) & 1)
         write_back(cpu, vmcs, machine_random(cpu->machine) | 1);
     else
         disturb(cpu->machine);
+}
+
+void vmcs_cache_write_back(struct hw_cpu *cpu)
+{
+    for (struct active_vmcs *vmcs = cpu->active; vmcs != NULL; vmcs = vmcs->next)
+        write_back(cpu, vmcs, ~0ull);
 }
 
 // What is in memory is what the processor left there last.
@@ -114,7 +120,7 @@ struct active_vmcs *vmcs_cache_activate(struct hw_cpu *cpu, uint64_t region, con
         vmcs->count = &vmcs_record(cpu->machine, region)->count;
         vmcs->next = cpu->active;
         cpu->active = vmcs;
-        if (machine_random(cpu->machine) % ACTIVATION_ODDS == 0)
+        if (!cpu->machine->writes_back_when_told && machine_random(cpu->machine) % ACTIVATION_ODDS == 0)
             write_back(cpu, vmcs, machine_random(cpu->machine) | 1);
     }
     return vmcs;

@@ -268,7 +268,7 @@ static void carry_over(struct hw_cpu *from, struct hw_cpu *to)
     to->tsc = from->tsc; // L0 keeps them in step
 }
 
-static void move(struct virtual_processor *p, unsigned index)
+void l0_move(struct virtual_processor *p, unsigned index)
 {
     struct hw_cpu *to = machine_cpu(world->machine, index);
     if (to == p->cpu)
@@ -292,7 +292,7 @@ static unsigned another_processor(const struct virtual_processor *p)
     return (cpu_index(p->cpu) + 1) % world->config.cpu_count;
 }
 
-static void act(struct virtual_processor *p, enum l0_action action)
+void l0_act(struct virtual_processor *p, enum l0_action action)
 {
     struct hw_cpu *cpu = p->cpu, *other = machine_cpu(world->machine, another_processor(p));
     struct nvmx_cpu *here = &world->l0_cpu[cpu_index(cpu)], *there = &world->l0_cpu[cpu_index(other)];
@@ -313,7 +313,7 @@ static void act(struct virtual_processor *p, enum l0_action action)
         expect_nothing_active(cpu);
         hw_vmxoff(cpu);
         if (action == L0_LOSES_PROCESSOR)
-            move(p, cpu_index(other));
+            l0_move(p, cpu_index(other));
         machine_execute_on(world->machine, NULL); // it comes back, and may be used again
         hw_vmxon(cpu, vmxon_region);
         machine_execute_on(world->machine, p->cpu);
@@ -366,9 +366,9 @@ static void maybe_move(struct virtual_processor *p)
     if (p->move_to >= 0) {
         unsigned index = (unsigned)p->move_to;
         p->move_to = -1;
-        move(p, index);
+        l0_move(p, index);
     } else if (world->move_one_in != 0 && world_random() % world->move_one_in == 0) {
-        move(p, (unsigned)(world_random() % world->config.cpu_count));
+        l0_move(p, (unsigned)(world_random() % world->config.cpu_count));
     }
 }
 
@@ -376,7 +376,7 @@ static void act_before_entry(struct virtual_processor *p)
 {
     enum l0_action action = p->action;
     p->action = L0_DOES_NOTHING;
-    act(p, action);
+    l0_act(p, action);
     maybe_move(p);
     l0_maybe_save_and_restore(p);
 }
@@ -388,11 +388,11 @@ static void act_in_exit(struct virtual_processor *p)
     int index = p->move_in_exit_to;
     p->action_in_exit = L0_DOES_NOTHING;
     p->move_in_exit_to = -1;
-    act(p, action);
+    l0_act(p, action);
     if (index >= 0)
-        move(p, (unsigned)index);
+        l0_move(p, (unsigned)index);
     else if (world->move_one_in != 0 && world_random() % world->move_one_in == 0)
-        move(p, (unsigned)(world_random() % world->config.cpu_count));
+        l0_move(p, (unsigned)(world_random() % world->config.cpu_count));
 }
 
 void l0_move_in_exit_to(unsigned cpu)
@@ -541,19 +541,32 @@ static void handle_exit(struct virtual_processor *p)
     }
 }
 
+void l0_step(struct virtual_processor *p)
+{
+    if (nvmx_run(p->vcpu) == NVMX_EXIT_FOR_L0) {
+        act_in_exit(p);
+        handle_exit(p);
+    }
+}
+
+void l0_restart_l1(struct virtual_processor *p, const struct registers *start)
+{
+    nvmx_reset_l1(p->vcpu);
+    write_start_state(p->vcpu, start);
+}
+
 void l0_run(void *argument)
 {
     struct virtual_processor *p = argument;
     for (;;) {
+        while (p->parked)
+            fiber_yield();
         if (p->reset) {
             p->reset = false;
             nvmx_reset_l1(p->vcpu);
         }
         act_before_entry(p);
-        if (nvmx_run(p->vcpu) == NVMX_EXIT_FOR_L0) {
-            act_in_exit(p);
-            handle_exit(p);
-        }
+        l0_step(p);
     }
 }
 

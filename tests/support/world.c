@@ -68,6 +68,10 @@ static struct virtual_processor *processor_of(const struct hw_cpu *cpu)
 
 void model_wait(struct hw_cpu *cpu, enum wait_reason reason)
 {
+    if (world != NULL && world->on_wait != NULL) {
+        world->on_wait(cpu, reason);
+        return;
+    }
     struct virtual_processor *p = world == NULL ? NULL : processor_of(cpu);
     if (p == NULL || fiber_current() == NULL)
         model_stop("a guest wants something of the test while no test runs it");

@@ -24,6 +24,7 @@ struct virtual_processor {
     int move_in_exit_to;    // before the next exit that L0 handles is handled; -1: stay
     bool reset;             // at the next opportunity
     uint64_t restored_at;   // L2's RIP when its vcpu was last made anew because of a miss
+    bool parked;            // its fiber stops between two VM entries, and the test calls l0_step
     enum l0_action action, action_in_exit;
 };
 
@@ -46,6 +47,8 @@ struct world {
     unsigned move_one_in, save_restore_one_in;
     uint64_t save_restore_count;
     bool (*between_exits)(void);
+    // NULL, or what the model calls instead of waiting for the test.
+    void (*on_wait)(struct hw_cpu *cpu, enum wait_reason reason);
     uint64_t move_count;
     unsigned exception_count;
     char last_log[256];
@@ -63,6 +66,13 @@ void l0_add_vcpu(struct virtual_processor *p, const struct registers *start);
 void l0_run(void *argument); // a fiber's body: L0's loop for one vcpu
 void l0_end(void);
 void l0_maybe_save_and_restore(struct virtual_processor *p);
+
+// For a test that is L0 itself, with a parked vcpu: one VM entry and its exit; what L0 may do between two of
+// them.
+void l0_step(struct virtual_processor *p);
+void l0_act(struct virtual_processor *p, enum l0_action action);
+void l0_move(struct virtual_processor *p, unsigned index);
+void l0_restart_l1(struct virtual_processor *p, const struct registers *start); // reset, and L1 begins anew
 
 void l2_begin(void);
 void l1_begin(struct virtual_processor *p); // builds what L1 has in its memory
