@@ -100,6 +100,71 @@ static void walks_count_as_writes(void)
     assert_int_equal(l1_vmread_masked(VMCS_EXIT_QUALIFICATION, EPT_QUALIFICATION), 3 | 5 << 3 | 1 << 7);
 }
 
+// A page that L2 read before it became a paging structure: the walk makes it dirty, though no write misses.
+static void a_walk_through_a_page_that_was_read(void)
+{
+    L2_PROGRAM(l2, READ(GPR_RBX, 0x50000), VMCALL, READ(GPR_RBX, 0x200000), VMCALL);
+    prepare(&l2);
+    set_guest_flags();
+    *(uint64_t *)l2_memory(0x3008) = 0x50067; // L2's linear addresses from 2 MBytes on
+    *(uint64_t *)l2_memory(0x50000) = PAGE_A | 0x67;
+    l1_vmlaunch();
+    expect_exit(EXIT_VMCALL);
+    assert_int_equal(flags_of(&l2, 0x50000), ACCESSED);
+    l1_skip_instruction();
+    l1_vmresume();
+    expect_exit(EXIT_VMCALL);
+    assert_int_equal(flags_of(&l2, 0x50000), ACCESSED | DIRTY);
+    assert_int_equal(flags_of(&l2, PAGE_A), ACCESSED);
+}
+
+// Flags that L1 clears come back, behind an INVEPT; and the log gets the page again.
+static void cleared_flags_are_set_again(void)
+{
+    L2_PROGRAM(l2, WRITE(PAGE_A, 1), VMCALL);
+    prepare_with_log(&l2);
+    set_guest_flags();
+    for (unsigned i = 0; i < 3; i++) {
+        l1_vmwrite(VMCS_GUEST_RIP, l2.code);
+        if (i == 0)
+            l1_vmlaunch();
+        else
+            l1_vmresume();
+        expect_exit(EXIT_VMCALL);
+        assert_int_equal(flags_of(&l2, PAGE_A), ACCESSED | DIRTY);
+        assert_true(is_logged(PAGE_A));
+        for (unsigned level = 1; level <= 4; level++)
+            *l1_ept_entry(l2.eptp, PAGE_A, level) &= ~(uint64_t)(ACCESSED | DIRTY);
+        l1_invept(INVEPT_SINGLE_CONTEXT, l2.eptp);
+        l1_vmwrite(VMCS_PML_INDEX, EMPTY_LOG);
+        *log_entry(EMPTY_LOG) = 0;
+    }
+}
+
+// In a page of 2 MBytes: one dirty flag for all of it, and the log has the 4 KBytes that were written.
+static void a_large_page_is_logged_once(void)
+{
+    L2_PROGRAM(l2, READ(GPR_RBX, 0x20000), WRITE(PAGE_B, 1), WRITE(PAGE_A, 1), VMCALL);
+    l1_enter_vmx_operation();
+    l2.eptp = l1_new_ept() | EPTP_AD;
+    l1_ept_map(l2.eptp, 0, L2_RAM, L2_RAM_SIZE, 0x200000, 7);
+    l1_ept_map(l2.eptp, 0x40000000, L2_RAM, 0x200000, 0x200000, 7);
+    l1_prepare_vmcs(VMCS_A, &l2);
+    log_page = l1_new_page();
+    l1_set(VMCS_SECONDARY_CONTROLS, SECONDARY_ENABLE_PML);
+    l1_vmwrite(VMCS_PML_ADDRESS, log_page);
+    l1_vmwrite(VMCS_PML_INDEX, EMPTY_LOG);
+    uint64_t *pte = l2_memory(0x4000);
+    pte[0x20] = 0x40020007, pte[0x30] = 0x40030007, pte[0x31] = 0x40031007; // the other mapping
+    l1_vmlaunch();
+    expect_exit(EXIT_VMCALL);
+    uint64_t entry = *l1_ept_entry(l2.eptp, 0x40000000, 2);
+    assert_int_equal(entry & (ACCESSED | DIRTY), ACCESSED | DIRTY);
+    assert_true(is_logged(0x40031000));
+    assert_false(is_logged(0x40030000));
+    assert_false(is_logged(0x40020000));
+}
+
 static void without_the_flag_nothing_is_set(void)
 {
     L2_PROGRAM(l2, READ(GPR_RBX, PAGE_A), WRITE(PAGE_B, 1), VMCALL);
@@ -246,6 +311,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(reads_and_writes_set_flags),
         BOTH(walks_count_as_writes),
+        BOTH(a_walk_through_a_page_that_was_read),
+        BOTH(cleared_flags_are_set_again),
+        BOTH(a_large_page_is_logged_once),
+        BOTH_WITH(a_large_page_is_logged_once, ", 4-KByte ept01", .l0_without_large_pages = true),
         BOTH(without_the_flag_nothing_is_set),
         BOTH(writes_are_logged_once),
         BOTH(a_dirty_page_is_not_logged_again),
