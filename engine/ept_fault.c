@@ -168,8 +168,8 @@ enum route ept_fault_route(struct nvmx_vcpu *vcpu)
             rights &= ~EPT_WRITE; // the first write shall miss
     }
     bool changed = ept02_fill(vcpu, address, &leaf, rights);
-    if (undecided &&
-        !changed) // the processor refused what ept02 says: the linear address is of the other mode
+    // The processor refused what ept02 says: the linear address is of the other mode.
+    if (undecided && !changed)
         return violate(vcpu, access, &leaf);
     return run_again(vcpu);
 }

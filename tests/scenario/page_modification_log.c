@@ -133,12 +133,28 @@ static void cleared_flags_are_set_again(void)
         expect_exit(EXIT_VMCALL);
         assert_int_equal(flags_of(&l2, PAGE_A), ACCESSED | DIRTY);
         assert_true(is_logged(PAGE_A));
+        for (unsigned level = 2; level <= 4; level++)
+            assert_true(*l1_ept_entry(l2.eptp, PAGE_A, level) & ACCESSED);
         for (unsigned level = 1; level <= 4; level++)
             *l1_ept_entry(l2.eptp, PAGE_A, level) &= ~(uint64_t)(ACCESSED | DIRTY);
         l1_invept(INVEPT_SINGLE_CONTEXT, l2.eptp);
         l1_vmwrite(VMCS_PML_INDEX, EMPTY_LOG);
         *log_entry(EMPTY_LOG) = 0;
     }
+}
+
+// Each table on the way has its own.
+static void accessed_flags_of_the_upper_tables(void)
+{
+    L2_PROGRAM(l2, READ(GPR_RBX, PAGE_A), VMCALL);
+    prepare(&l2);
+    set_guest_flags();
+    for (uint64_t page = 0; page < 0x40000; page += 0x1000)
+        *l1_ept_entry(l2.eptp, page, 1) |= ACCESSED | DIRTY;
+    l1_vmlaunch();
+    expect_exit(EXIT_VMCALL);
+    for (unsigned level = 2; level <= 4; level++)
+        assert_int_equal(*l1_ept_entry(l2.eptp, PAGE_A, level) & (ACCESSED | DIRTY), ACCESSED);
 }
 
 // In a page of 2 MBytes: one dirty flag for all of it, and the log has the 4 KBytes that were written.
@@ -313,6 +329,7 @@ int main(void)
         BOTH(walks_count_as_writes),
         BOTH(a_walk_through_a_page_that_was_read),
         BOTH(cleared_flags_are_set_again),
+        BOTH(accessed_flags_of_the_upper_tables),
         BOTH(a_large_page_is_logged_once),
         BOTH_WITH(a_large_page_is_logged_once, ", 4-KByte ept01", .l0_without_large_pages = true),
         BOTH(without_the_flag_nothing_is_set),

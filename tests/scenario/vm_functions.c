@@ -79,6 +79,8 @@ static void what_fails_exits(void)
     L2_PROGRAM(l2, SWITCH(512), SWITCH(0xffffffff), SWITCH(FOREIGN), VMFUNC(1), VMFUNC(63), VMCALL);
     prepare(&l2);
     set_list(FOREIGN, other_eptp | 5); // a memory type that there is not
+    assert_int_equal(l1_new_page(), list_page + PAGE_SIZE);
+    set_list(LAST + 1, other_eptp); // behind the list
     uint64_t at = l2.code;
     l1_vmlaunch();
     for (unsigned i = 0; i < 5; i++, at += 3) {
