@@ -45,7 +45,7 @@ const struct processor processor_no_vpid = {
         CAP(CR0_FIXED1) = 0xffffffff,
         CAP(CR4_FIXED0) = 0x2000,
         CAP(CR4_FIXED1) = 0x3727ff,
-        CAP(VMCS_ENUM) = 0x30,
+        CAP(VMCS_ENUM) = 0x2e,
         CAP(PROCBASED_CTLS2) = 0x000000ce00000000,
         CAP(EPT_VPID_CAP) = 0x0000000006734141,
         CAP(TRUE_PINBASED_CTLS) = 0x0000007f00000016,
@@ -71,7 +71,7 @@ const struct processor processor_sparse = {
         CAP(CR0_FIXED1) = 0xffffffff,
         CAP(CR4_FIXED0) = 0x2000,
         CAP(CR4_FIXED1) = 0x27ff,
-        CAP(VMCS_ENUM) = 0x2e,
+        CAP(VMCS_ENUM) = 0x2a,
         CAP(PROCBASED_CTLS2) = 0x0000008200000000,
         CAP(EPT_VPID_CAP) = 0x0000000006114140,
         CAP(TRUE_PINBASED_CTLS) = 0x0000001f00000016,
@@ -119,8 +119,61 @@ const struct processor processor_no_ept = {
         CAP(CR0_FIXED1) = 0xffffffff,
         CAP(CR4_FIXED0) = 0x2000,
         CAP(CR4_FIXED1) = 0x27ff,
-        CAP(VMCS_ENUM) = 0x2c,
+        CAP(VMCS_ENUM) = 0x2a,
         CAP(PROCBASED_CTLS2) = 0x0000004100000000,
+    }},
+};
+
+// EPT with accessed and dirty flags, VM functions and VMCS shadowing; neither PML, #VE, mode-based execute
+// control, XSAVES nor TSC scaling; the TPR shadow is all of APIC virtualization.
+const struct processor processor_without_pml = {
+    .name = "without PML, #VE and MBEC",
+    .physical_address_width = 39,
+    .vmx = {{
+        CAP(BASIC) = 0x00d8100000000012,
+        CAP(PINBASED_CTLS) = 0x0000007f00000016,
+        CAP(PROCBASED_CTLS) = 0xfff9fffe0401e172,
+        CAP(EXIT_CTLS) = 0x007fffff00036dff,
+        CAP(ENTRY_CTLS) = 0x0000ffff000011ff,
+        CAP(MISC) = 0x300401e5,
+        CAP(CR0_FIXED0) = 0x80000021,
+        CAP(CR0_FIXED1) = 0xffffffff,
+        CAP(CR4_FIXED0) = 0x2000,
+        CAP(CR4_FIXED1) = 0x1727ff,
+        CAP(VMCS_ENUM) = 0x2e,
+        CAP(PROCBASED_CTLS2) = 0x00007cee00000000,
+        CAP(EPT_VPID_CAP) = 0x00000f0106334141,
+        CAP(TRUE_PINBASED_CTLS) = 0x0000007f00000016,
+        CAP(TRUE_PROCBASED_CTLS) = 0xfff9fffe04006172,
+        CAP(TRUE_EXIT_CTLS) = 0x007fffff00036dfb,
+        CAP(TRUE_ENTRY_CTLS) = 0x0000ffff000011fb,
+        CAP(VMFUNC) = 1,
+    }},
+};
+
+// All of "rich" but accessed and dirty flags for EPT (and what needs them), and with SMX.
+const struct processor processor_smx = {
+    .name = "with SMX, without accessed and dirty flags",
+    .physical_address_width = 46,
+    .vmx = {{
+        CAP(BASIC) = 0x00d8100000000013,
+        CAP(PINBASED_CTLS) = 0x000000ff00000016,
+        CAP(PROCBASED_CTLS) = 0xfff9fffe0401e172,
+        CAP(EXIT_CTLS) = 0x007fffff00036dff,
+        CAP(ENTRY_CTLS) = 0x0000ffff000011ff,
+        CAP(MISC) = 0x600401e7,
+        CAP(CR0_FIXED0) = 0x80000021,
+        CAP(CR0_FIXED1) = 0xffffffff,
+        CAP(CR4_FIXED0) = 0x2000,
+        CAP(CR4_FIXED1) = 0x3767ff,
+        CAP(VMCS_ENUM) = 0x32,
+        CAP(PROCBASED_CTLS2) = 0x02557fff00000000,
+        CAP(EPT_VPID_CAP) = 0x00000f0106534141,
+        CAP(TRUE_PINBASED_CTLS) = 0x000000ff00000016,
+        CAP(TRUE_PROCBASED_CTLS) = 0xfff9fffe04006172,
+        CAP(TRUE_EXIT_CTLS) = 0x007fffff00036dfb,
+        CAP(TRUE_ENTRY_CTLS) = 0x0000ffff000011fb,
+        CAP(VMFUNC) = 1,
     }},
 };
 

@@ -3,6 +3,8 @@
 // Manual: Instructions That Cause VM Exits Conditionally; Exit Qualification for I/O Instructions.
 #include "model.h"
 
+#define TSS_IO_MAP_BASE 0x66u
+
 static bool bitmap_has(const struct hw_cpu *cpu, unsigned port)
 {
     uint64_t bitmap = port < 0x8000 ? cpu->c.io_bitmap_a : cpu->c.io_bitmap_b;
@@ -18,6 +20,25 @@ static bool port_exits(const struct hw_cpu *cpu, unsigned port, unsigned size)
     for (unsigned i = 0; i < size; i++)
         if (port + i > 0xffff || bitmap_has(cpu, port + i)) // wrapping around exits, too
             return true;
+    return false;
+}
+
+// I/O Permission Bit Map: two bytes of the TSS, beyond whose limit every port is closed. false: #GP, or
+// whatever the access to the TSS came to.
+static bool tss_permits(struct hw_cpu *cpu, unsigned port, unsigned size)
+{
+    const struct segment *tr = &cpu->r.segment[SEGMENT_TR];
+    uint16_t base, bits = 0xffff;
+    if (tr->limit >= TSS_IO_MAP_BASE + 1) {
+        if (!guest_read(cpu, tr->base + TSS_IO_MAP_BASE, &base, 2, true))
+            return false;
+        unsigned at = base + port / 8u;
+        if (at + 1 <= tr->limit && !guest_read(cpu, tr->base + at, &bits, 2, true))
+            return false;
+    }
+    if (!(bits >> (port & 7) & ((1u << size) - 1)))
+        return true;
+    raise_exception_with_code(cpu, VECTOR_GP, 0);
     return false;
 }
 
@@ -48,10 +69,9 @@ void execute_io(struct hw_cpu *cpu, const struct op *op)
         r->gpr[GPR_RAX] = op->b;
     if (string)
         r->gpr[in ? GPR_RDI : GPR_RSI] = op->b;
-    if (cpu_cpl(cpu) > (r->rflags >> 12 & 3)) { // the TSS of the model's guests has no I/O permission bitmap
-        raise_exception_with_code(cpu, VECTOR_GP, 0);
+    bool by_bitmap = (r->cr0 & CR0_PE) && ((r->rflags & RFLAGS_VM) || cpu_cpl(cpu) > (r->rflags >> 12 & 3));
+    if (by_bitmap && !tss_permits(cpu, port, size))
         return;
-    }
     if (port_exits(cpu, port, size)) {
         uint64_t qualification = (size - 1) | (uint64_t)in << 3 | (uint64_t)port << 16;
         if (string)

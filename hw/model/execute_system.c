@@ -297,9 +297,14 @@ void execute_system(struct hw_cpu *cpu, const struct op *op)
     case OP_XRSTORS:
         save_extended_state(cpu, op);
         break;
-    case OP_GETSEC: // CR4.SMXE is never 1 in the model
-    case OP_RSM:    // outside SMM
-    case OP_ENCLS:
+    case OP_GETSEC:
+        if (!(cpu->r.cr4 & CR4_SMXE))
+            fault_ud(cpu);
+        else
+            exit_or_nop(cpu, op, cpu->vmx == VMX_NON_ROOT, 11);
+        break;
+    case OP_RSM:   // outside SMM
+    case OP_ENCLS: // there is no SGX
         fault_ud(cpu);
         break;
     case OP_VMFUNC:

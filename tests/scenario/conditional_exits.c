@@ -5,6 +5,7 @@
 #include "l1_vmx.h"
 #include <setjmp.h>
 #include <stdarg.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -117,6 +118,32 @@ static void reserved_states_are_not_enabled(void)
     expect_exception_with_code(l1_execute(WRMSR(MSR_XSS, 1)), VECTOR_GP, 0);
 }
 
+// --- I/O permission bit map
+
+// #GP comes before the exit; ports that the TSS opens exit as they do at privilege level 0.
+static void the_tss_opens_ports_to_user_code(void)
+{
+    L2_PROGRAM(l2, SET_CPL(3), OUT(0x60, 1), OUT(0x61, 1), OUT_SIZE(0x60, 1, 2), OUT(0x168, 1), VMCALL);
+    l1_prepare(&l2);
+    static const uint16_t at = 0x68;
+    uint8_t *tss = l2_memory(0x6000);
+    memcpy(tss + 0x66, &at, 2);
+    memset(tss + at, 0xff, 0x40);
+    tss[at + 0x60 / 8] = 0xfe; // port 60 only
+    tss[at + 0x168 / 8] = 0;   // and 168..., of which the limit cuts off the byte behind
+    l1_vmwrite(VMCS_GUEST_TR_LIMIT, (unsigned)at + 0x168 / 8);
+    l1_set(VMCS_PRIMARY_CONTROLS, PRIMARY_UNCONDITIONAL_IO_EXITING);
+    l1_vmwrite(VMCS_EXCEPTION_BITMAP, 1u << VECTOR_GP);
+    l1_vmlaunch();
+    expect_exit_qualification(EXIT_IO_INSTRUCTION, 0x60ull << 16);
+    for (unsigned i = 0; i < 3; i++) {
+        l1_vmwrite(VMCS_GUEST_RIP, l1_vmread(VMCS_GUEST_RIP) + 1);
+        l1_vmresume();
+        expect_exit(EXIT_EXCEPTION_OR_NMI);
+        assert_int_equal(l1_vmread(VMCS_VM_EXIT_INTERRUPTION_INFO), 0x80000b0d);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +155,7 @@ int main(void)
         BOTH(states_that_l1_does_not_want_do_not),
         BOTH(without_the_control_there_is_no_xsaves),
         BOTH(reserved_states_are_not_enabled),
+        BOTH(the_tss_opens_ports_to_user_code),
     };
     return cmocka_run_group_tests_name("conditional exits", tests, NULL, NULL);
 }
