@@ -133,6 +133,9 @@ void source_error(struct source *source, size_t offset, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
+    for (char *c = text; *c; c++) // a text may hold what a terminal takes for commands
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            *c = '?';
     unsigned line = source_line(source, offset);
     say_error("%s:%u:%zu: %s", source->name, line, offset - source->line_start + 1, text);
 }
