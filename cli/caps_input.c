@@ -10,6 +10,7 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include <nvmx/controls.h>
 #include <nvmx/hw.h>
 
 #include "names.h"
@@ -55,6 +56,7 @@ static void take_model(struct caps_input *input, const struct caps_model *model)
     memset(input->given, 1, sizeof(input->given));
     input->physical_address_width = model->physical_address_width;
     input->width_given = true;
+    input->any_linear_width = model == &caps_models[0];
     snprintf(input->name, sizeof(input->name), "model %s", model->name);
 }
 
@@ -81,6 +83,14 @@ static unsigned msr_find(const char *key)
     return CAPS_MSR_COUNT;
 }
 
+static void take_msr(struct caps_input *input, unsigned index, uint64_t value)
+{
+    input->caps.msr[index] = value;
+    input->given[index] = true;
+    if (CAPS_MSR_FIRST + index == MSR_IA32_VMX_CR4_FIXED1)
+        input->any_linear_width = false;
+}
+
 static bool take_width(struct caps_input *input, struct source *source, uint64_t value, size_t offset)
 {
     if (value < WIDTH_MIN || value > WIDTH_MAX) {
@@ -89,6 +99,18 @@ static bool take_width(struct caps_input *input, struct source *source, uint64_t
     }
     input->physical_address_width = (unsigned)value;
     input->width_given = true;
+    return true;
+}
+
+// As WinDbg writes it: msr[48b] = 001ffcff`00000000
+static bool take_debugger_line(struct caps_input *input, const char *key, const char *value)
+{
+    unsigned msr;
+    unsigned long long high, low;
+    if (sscanf(key, "msr[%x]", &msr) != 1 || sscanf(value, "%8llx`%8llx", &high, &low) != 2 ||
+        msr < CAPS_MSR_FIRST || msr >= CAPS_MSR_FIRST + CAPS_MSR_COUNT)
+        return false;
+    take_msr(input, msr - CAPS_MSR_FIRST, high << 32 | low);
     return true;
 }
 
@@ -114,6 +136,8 @@ static bool take_line(struct caps_input *input, struct source *source, size_t st
         value_end++;
     char key[KEY_SIZE];
     uint64_t value;
+    if (take_debugger_line(input, text + key_start, text + value_start))
+        return true;
     snprintf(key, sizeof(key), "%.*s", (int)(key_end - key_start), text + key_start);
     if (!names_number(text + value_start, value_end - value_start, &value)) {
         source_error(source, value_start, "here should stand a number of 64 bits, as 0xda040000000004");
@@ -130,8 +154,7 @@ static bool take_line(struct caps_input *input, struct source *source, size_t st
         source_error(source, value_start, "%s again, and with another value", caps_msr_name(index));
         return false;
     }
-    input->caps.msr[index] = value;
-    input->given[index] = true;
+    take_msr(input, index, value);
     return true;
 }
 
@@ -146,7 +169,8 @@ static bool take_text(struct caps_input *input, struct source *source)
             end = (size_t)(comment - source->text);
         while (at < end && isspace((unsigned char)source->text[at]))
             at++;
-        if (at < end) {
+        bool is_command = memmem(source->text + at, end - at, "rdmsr ", 6) != NULL; // what was typed
+        if (at < end && !is_command) {
             if (!take_line(input, source, at, end))
                 return false;
             any = true;

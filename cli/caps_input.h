@@ -14,6 +14,7 @@ struct caps_input {
     char name[256];             // "model generic", or the file
     bool given[CAPS_MSR_COUNT]; // the rest is the model generic's
     bool width_given;
+    bool any_linear_width; // nobody says whether the processor has 5-level paging
 };
 
 // One that stands for no processor: what the manual defines, all of it.

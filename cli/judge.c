@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include <nvmx/controls.h>
+
 #include "bits.h"
 #include "field.h"
 
@@ -20,16 +22,25 @@ static enum rules_mode mode_proven(const struct vmcs_text *vmcs, const char **re
     return RULES_MODE_UNKNOWN;
 }
 
+// Addresses have 57 bits on a processor that has 5-level paging, and then everybody uses it.
+static bool uses_5_level_paging(const struct vmcs_text *vmcs)
+{
+    return ((vmcs->value[F_HOST_CR4] | vmcs->value[F_GUEST_CR4]) & CR4_LA57) != 0;
+}
+
 void judge(struct judgement *judgement, const struct vmcs_text *vmcs, const struct caps_input *caps,
            enum rules_mode mode)
 {
     *judgement = (struct judgement){.vmcs = vmcs, .caps = caps, .mode = mode, .first_stage = STAGE_COUNT};
     if (mode == RULES_MODE_UNKNOWN)
         judgement->mode = mode_proven(vmcs, &judgement->mode_reason);
+    struct nvmx_caps judged_by = caps->caps;
+    if (caps->any_linear_width && !uses_5_level_paging(vmcs))
+        judged_by.msr[MSR_IA32_VMX_CR4_FIXED1 - CAPS_MSR_FIRST] &= ~CR4_LA57;
     const struct rules_input input = {
         .value = vmcs->value,
         .line = vmcs->line,
-        .caps = &caps->caps,
+        .caps = &judged_by,
         .physical_address_width = caps->physical_address_width,
         .mode = judgement->mode,
     };

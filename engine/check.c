@@ -15,6 +15,7 @@ struct check_context {
     uint32_t revision;
     uint32_t secondary; // 0 unless activated
     uint32_t allowed1_primary;
+    uint32_t linear_shift; // 64 - linear-address bits: 16, or 7 with 5-level paging
     bool long_mode;
     bool any_error_code; // injected exceptions may come with an error code or without
 };
@@ -31,7 +32,8 @@ struct check_context {
 #define SECONDARY(control)     ((CHECK_SECONDARY(c) & SECONDARY_##control) != 0)
 #define EXIT(control)          ((V(VM_EXIT_CONTROLS) & EXIT_##control) != 0)
 #define ENTRY(control)         ((V(VM_ENTRY_CONTROLS) & ENTRY_##control) != 0)
-#define canonical              address_is_canonical
+#define canonical(address)     (nearest_canonical(address) == (address))
+#define nearest_canonical(at)  sign_extend(at, c->linear_shift)
 #define INJECT_INFO            ((uint32_t)V(VM_ENTRY_INTERRUPTION_INFO))
 #define INJECT                 ((INJECT_INFO & INTERRUPTION_VALID) != 0)
 #define INJECT_TYPE            event_type(INJECT_INFO)
@@ -57,6 +59,13 @@ struct check_context {
 #define BASIC_ANY_ERROR_CODE      (1ull << 56)
 #define REVISION_MASK             0x7fffffffu
 #define REVISION_SHADOW_INDICATOR (1u << 31)
+
+// What is canonical depends on the linear addresses that the processor can have, not on those that the paging
+// mode in the VMCS has.
+static uint64_t sign_extend(uint64_t address, uint32_t shift)
+{
+    return (uint64_t)((int64_t)(address << shift) >> shift);
+}
 
 static bool allowed(const struct check_context *c, enum caps_word word, uint64_t value)
 {
@@ -235,11 +244,6 @@ static uint64_t nearest_limit(uint64_t limit, uint64_t access_rights)
     return (access_rights & SEGMENT_G) != 0 ? limit | 0xfff : limit & 0xfffff;
 }
 
-static uint64_t nearest_canonical(uint64_t address)
-{
-    return (uint64_t)((int64_t)(address << 16) >> 16);
-}
-
 static uint64_t nearest_eptp(const struct check_context *c, uint64_t ept_pointer)
 {
     uint64_t ept_caps = c->caps->msr[MSR_IA32_VMX_EPT_VPID_CAP - CAPS_MSR_FIRST];
@@ -274,6 +278,7 @@ static struct check_context context_make(const struct check_input *input)
         .cr0_fixed1 = msr[MSR_IA32_VMX_CR0_FIXED1 - CAPS_MSR_FIRST],
         .cr4_fixed0 = msr[MSR_IA32_VMX_CR4_FIXED0 - CAPS_MSR_FIRST],
         .cr4_fixed1 = msr[MSR_IA32_VMX_CR4_FIXED1 - CAPS_MSR_FIRST],
+        .linear_shift = (msr[MSR_IA32_VMX_CR4_FIXED1 - CAPS_MSR_FIRST] & CR4_LA57) != 0 ? 7 : 16,
         .physical_width = input->physical_address_width,
         .secondary = (field[F_PRIMARY_CONTROLS] & PRIMARY_ACTIVATE_SECONDARY) != 0
                          ? (uint32_t)field[F_SECONDARY_CONTROLS]
