@@ -62,6 +62,24 @@ uint32_t judge_recorded_failure(const struct vmcs_text *vmcs)
     return (reason & 0x80000000u) != 0 ? reason : 0;
 }
 
+void judge_suspects(const struct judgement *judgement, judge_suspect *suspect, void *context)
+{
+    static struct judgement other;
+    struct caps_input caps;
+    if (!judgement->caps->any_linear_width || judgement->broken_count != 0 ||
+        (judge_recorded_failure(judgement->vmcs) & 0xffff) != 33)
+        return;
+    for (unsigned i = 1; i < caps_model_count; i++) {
+        if (!caps_input_read(&caps, caps_models[i].name))
+            return;
+        judge(&other, judgement->vmcs, &caps, judgement->mode);
+        for (enum check_index rule = 0; rule < CHECK_COUNT; rule++)
+            if (other.outcome[rule].state == RULE_BROKEN &&
+                (check_rules[rule].stage == STAGE_GUEST || check_rules[rule].stage == STAGE_GUEST_HOT))
+                suspect(context, caps_models[i].name, rule, &other.outcome[rule]);
+    }
+}
+
 void judge_format_value(enum vmcs_field field, uint64_t value, char text[20])
 {
     int digits = field_mask(field) == 0xffff ? 4 : field_mask(field) == 0xffffffff ? 8 : 16;

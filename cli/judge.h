@@ -24,6 +24,13 @@ void judge(struct judgement *judgement, const struct vmcs_text *vmcs, const stru
 // Does the VMCS itself say that its last VM entry failed? Its exit reason, then, or 0.
 uint32_t judge_recorded_failure(const struct vmcs_text *vmcs);
 
+// When the VMCS records a failed check of the guest state that no broken rule explains, and the capabilities
+// are nobody's: calls `suspect` for each rule of the guest state that would be broken on a real processor's
+// model.
+typedef void judge_suspect(void *context, const char *model, enum check_index index,
+                           const struct rule_outcome *outcome);
+void judge_suspects(const struct judgement *judgement, judge_suspect *suspect, void *context);
+
 // As people would read it, and as programs would.
 void judge_print_text(const struct judgement *judgement, const char *file, bool all);
 struct json_object;

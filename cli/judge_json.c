@@ -67,6 +67,15 @@ static struct json_object *unknown_to_json(const struct rule_outcome *outcome, e
     return object;
 }
 
+static void add_suspect(void *context, const char *model, enum check_index index,
+                        const struct rule_outcome *outcome)
+{
+    (void)outcome;
+    struct json_object *object = rule_to_json(index);
+    add_text(object, "model", model);
+    json_object_array_add(context, object);
+}
+
 struct json_object *judge_to_json(const struct judgement *judgement)
 {
     static const char *const formats[] = {
@@ -89,6 +98,9 @@ struct json_object *judge_to_json(const struct judgement *judgement)
     }
     json_object_object_add(object, "broken", broken);
     json_object_object_add(object, "unchecked", unknown);
+    struct json_object *suspects = json_object_new_array();
+    judge_suspects(judgement, add_suspect, suspects);
+    json_object_object_add(object, "suspects", suspects);
     char not_virtualized[1024];
     judge_list_not_virtualized(vmcs, not_virtualized, sizeof(not_virtualized));
     add_text(object, "not_offered", not_virtualized);

@@ -112,6 +112,18 @@ static void print_not_virtualized(const struct judgement *judgement)
     print_wrapped("these", list);
 }
 
+static void print_suspect(void *context, const char *model, enum check_index index,
+                          const struct rule_outcome *outcome)
+{
+    (void)context;
+    enum vmcs_field field = (enum vmcs_field)check_rules[index].field;
+    char difference[DIFFERENCE_SIZE], value[20];
+    bits_difference(field, outcome->value, outcome->legal, difference, sizeof(difference));
+    judge_format_value(field, outcome->value, value);
+    printf("  A suspect: %s is broken on %s (%s = %s%s%s)\n", check_rules[index].id, model,
+           vmcs_field_name(field), value, *difference ? "; " : "", difference);
+}
+
 static void print_recorded(const struct judgement *judgement)
 {
     const struct vmcs_text *vmcs = judgement->vmcs;
@@ -128,6 +140,7 @@ static void print_recorded(const struct judgement *judgement)
         puts(
             "  No rule that could be checked explains it: look at those that could not be, and give the\n"
             "  processor's capabilities with --caps, without which only what no processor accepts is found.");
+    judge_suspects(judgement, print_suspect, NULL);
 }
 
 void judge_print_text(const struct judgement *judgement, const char *file, bool all)
