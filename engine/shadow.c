@@ -2,8 +2,8 @@
 // L1's VMREAD and VMWRITE of the hot fields without an exit: the processor executes them on a shadow VMCS,
 // which holds the shadowed part of vmcs12 while L1 has a current VMCS. Which fields follows from their
 // policies: those that are saved or recorded at every exit can be read, those that are written at every entry
-// can be written too. The shadow VMCS is active only while it is filled or collected: the processor reads it
-// from memory. Manual: VMCS Types: Ordinary and Shadow; VMCS Shadowing Bitmap Addresses; VMCS Link Pointer.
+// can be written too. What was written to it is brought into memory, where the processor finds it through the
+// link pointer. Manual: VMCS Types: Ordinary and Shadow; VMCS Shadowing Bitmap Addresses; VMCS Link Pointer.
 #include "engine.h"
 
 #define REVISION_SHADOW (1u << 31)
@@ -92,7 +92,7 @@ void shadow_collect(struct nvmx_vcpu *vcpu)
     }
 #include <nvmx/vmcs_fields.def>
 #undef FIELD
-    shadow_end(vcpu);
+    vmcs_make_current(vcpu, &vcpu->vmcs01); // memory and cache agree: nothing was written
 }
 
 static void shadow_control(struct nvmx_vcpu *vcpu, uint64_t link_pointer, uint32_t set, uint32_t clear)
