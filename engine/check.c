@@ -301,12 +301,16 @@ static void report_add(struct check_report *report, enum check_index index, uint
     report->count++;
 }
 
-// Inlined with a constant stage, so that each call holds its own stage's rows only.
-static inline __attribute__((always_inline)) void
-rows_check(const struct check_context *c, enum check_stage in_stage, struct check_report *report)
+// Inlined with a constant stage, so that each call holds its own stage's rows only. of_field: F_COUNT, or the
+// only rows that are wanted.
+static inline __attribute__((always_inline)) void rows_check(const struct check_context *c,
+                                                             enum check_stage in_stage,
+                                                             enum vmcs_field of_field,
+                                                             struct check_report *report)
 {
 #define CHECK(number, id, stage, field, qualification, section, message, broken, legal)                      \
-    if (STAGE_##stage == in_stage && __builtin_expect(broken, 0))                                            \
+    if (STAGE_##stage == in_stage && (of_field == F_COUNT || of_field == F_##field) &&                       \
+        __builtin_expect(broken, 0))                                                                         \
         report_add(report, CHECK_##id, V(field), legal);
 #include <nvmx/checks.def>
 #undef CHECK
@@ -317,21 +321,27 @@ void check_stage(const struct check_input *input, enum check_stage stage, struct
     const struct check_context context = context_make(input);
     switch (stage) {
     case STAGE_CONTROLS:
-        rows_check(&context, STAGE_CONTROLS, report);
+        rows_check(&context, STAGE_CONTROLS, F_COUNT, report);
         break;
     case STAGE_CONTROLS_HOT:
-        rows_check(&context, STAGE_CONTROLS_HOT, report);
+        rows_check(&context, STAGE_CONTROLS_HOT, F_COUNT, report);
         break;
     case STAGE_HOST:
-        rows_check(&context, STAGE_HOST, report);
+        rows_check(&context, STAGE_HOST, F_COUNT, report);
         break;
     case STAGE_GUEST:
-        rows_check(&context, STAGE_GUEST, report);
+        rows_check(&context, STAGE_GUEST, F_COUNT, report);
         break;
     case STAGE_GUEST_HOT:
-        rows_check(&context, STAGE_GUEST_HOT, report);
+        rows_check(&context, STAGE_GUEST_HOT, F_COUNT, report);
         break;
     case STAGE_COUNT:
         break;
     }
+}
+
+void check_rip(const struct check_input *input, struct check_report *report)
+{
+    const struct check_context context = context_make(input);
+    rows_check(&context, STAGE_GUEST_HOT, F_GUEST_RIP, report);
 }

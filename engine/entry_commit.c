@@ -92,11 +92,11 @@ static void entry_explain(struct nvmx_vcpu *vcpu, const struct check_input *inpu
         port_explain(vcpu, &vcpu->failed_entry.broken[i]);
 }
 
-// What the entry's outcome is after a stage: nothing broken, or the first broken rule's VMfail or exit.
-static bool stage_holds(struct nvmx_vcpu *vcpu, const struct check_input *input, enum check_stage stage,
-                        struct check_report *report)
+// What the entry's outcome is after rules of a stage: nothing broken, or the first broken rule's VMfail or
+// exit.
+static bool report_holds(struct nvmx_vcpu *vcpu, const struct check_input *input, enum check_stage stage,
+                         struct check_report *report)
 {
-    check_stage(input, stage, report);
     if (report->count == 0)
         return true;
     entry_explain(vcpu, input, stage, report);
@@ -110,17 +110,47 @@ static bool stage_holds(struct nvmx_vcpu *vcpu, const struct check_input *input,
     return false;
 }
 
-// Stages whose outcome cannot differ from that of the last successful entry of this vmcs12 are left out.
-static bool entry_checks_hold(struct nvmx_vcpu *vcpu, bool controls_dirty, struct entry_plan *plan)
+static bool stage_holds(struct nvmx_vcpu *vcpu, const struct check_input *input, enum check_stage stage,
+                        struct check_report *report)
+{
+    check_stage(input, stage, report);
+    return report_holds(vcpu, input, stage, report);
+}
+
+// Which stages can come out differently than they did at the last successful entry of this vmcs12: by what L1
+// has written since, by its mode, by an event to inject, and by what lies in its memory. What an exit saved
+// is legal.
+struct what_to_check {
+    bool controls, controls_hot, host, guest, guest_hot, rip;
+};
+
+static struct what_to_check what_to_check(const struct nvmx_vcpu *vcpu, bool long_mode, bool has_pdpte)
 {
     const struct field_set *dirty = &vcpu->vmcs12.dirty;
+    struct what_to_check what = {.controls = field_set_meets(dirty, &vcpu->controls)};
+    bool event = (vmcs12_get(vcpu, F_VM_ENTRY_INTERRUPTION_INFO) & INTERRUPTION_VALID) != 0;
+    bool vtpr = (vmcs12_primary(vcpu) & PRIMARY_USE_TPR_SHADOW) != 0;
+    what.controls_hot = what.controls || event || vtpr;
+    what.host = what.controls || field_set_meets(dirty, &vcpu->host) ||
+                long_mode != vcpu->vmcs12.entered_from_long_mode;
+    what.guest = what.controls || field_set_meets(dirty, &vcpu->guest_not_hot);
+    what.guest_hot =
+        what.guest || event || has_pdpte || vmcs12_get(vcpu, F_VMCS_LINK_POINTER) != ~0ull ||
+        (vmcs12_get(vcpu, F_GUEST_INTERRUPTIBILITY) | vmcs12_get(vcpu, F_GUEST_ACTIVITY_STATE)) != 0 ||
+        field_set_has(dirty, F_GUEST_CR3) || field_set_has(dirty, F_GUEST_INTERRUPTIBILITY) ||
+        field_set_has(dirty, F_GUEST_ACTIVITY_STATE) ||
+        field_set_has(dirty, F_GUEST_PENDING_DEBUG_EXCEPTIONS);
+    what.rip = field_set_has(dirty, F_GUEST_RIP) && !what.guest_hot;
+    return what;
+}
+
+static bool entry_checks_hold(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
+{
     bool long_mode = (vmcs_read(vcpu, F_GUEST_IA32_EFER) & EFER_LMA) != 0;
-    bool host_dirty = controls_dirty || field_set_meets(dirty, &vcpu->host) ||
-                      long_mode != vcpu->vmcs12.entered_from_long_mode;
-    bool guest_dirty = controls_dirty || field_set_meets(dirty, &vcpu->guest_not_hot);
-    if (guest_dirty)
-        vmcs12_sync_rare(vcpu);
     entry_plan_pdptes(vcpu, plan);
+    const struct what_to_check what = what_to_check(vcpu, long_mode, plan->has_pdpte);
+    if (what.guest)
+        vmcs12_sync_rare(vcpu);
     const struct check_input input = {
         .field = vcpu->vmcs12.field,
         .caps = vcpu->config.offered,
@@ -131,14 +161,19 @@ static bool entry_checks_hold(struct nvmx_vcpu *vcpu, bool controls_dirty, struc
     };
     struct check_report report;
     report.count = 0;
-    bool hold = (!controls_dirty || stage_holds(vcpu, &input, STAGE_CONTROLS, &report)) &&
-                stage_holds(vcpu, &input, STAGE_CONTROLS_HOT, &report) &&
-                (!host_dirty || stage_holds(vcpu, &input, STAGE_HOST, &report)) &&
-                (!guest_dirty || stage_holds(vcpu, &input, STAGE_GUEST, &report)) &&
-                stage_holds(vcpu, &input, STAGE_GUEST_HOT, &report);
-    if (hold)
-        vcpu->vmcs12.entered_from_long_mode = long_mode;
-    return hold;
+    if ((what.controls && !stage_holds(vcpu, &input, STAGE_CONTROLS, &report)) ||
+        (what.controls_hot && !stage_holds(vcpu, &input, STAGE_CONTROLS_HOT, &report)) ||
+        (what.host && !stage_holds(vcpu, &input, STAGE_HOST, &report)) ||
+        (what.guest && !stage_holds(vcpu, &input, STAGE_GUEST, &report)) ||
+        (what.guest_hot && !stage_holds(vcpu, &input, STAGE_GUEST_HOT, &report)))
+        return false;
+    if (what.rip) {
+        check_rip(&input, &report);
+        if (!report_holds(vcpu, &input, STAGE_GUEST_HOT, &report))
+            return false;
+    }
+    vcpu->vmcs12.entered_from_long_mode = long_mode;
+    return true;
 }
 
 void entry_from_l1(struct nvmx_vcpu *vcpu)
@@ -146,7 +181,7 @@ void entry_from_l1(struct nvmx_vcpu *vcpu)
     shadow_collect(vcpu);
     bool controls_dirty = field_set_meets(&vcpu->vmcs12.dirty, &vcpu->controls);
     struct entry_plan plan;
-    if (!entry_checks_hold(vcpu, controls_dirty, &plan))
+    if (!entry_checks_hold(vcpu, &plan))
         return;
     entry_plan_make(vcpu, controls_dirty || field_set_meets(&vcpu->vmcs12.dirty, &vcpu->merged), &plan);
 

@@ -58,6 +58,8 @@ $(BUILD)/guests/objects/shared/%.c.o: %.c
 	@echo "  CC      $< (guests)"
 	@$(GUEST_CC) $(GUEST_CFLAGS) -c -o $@ $<
 $(BUILD)/guests/objects/checks/%: GUEST_CFLAGS += -Itests/checks
+$(BUILD)/guests/objects/bench/%: GUEST_CFLAGS += -Itests/checks
 $(BUILD)/guests/checks.elf: $(CHECKS_SHARED)
+$(BUILD)/guests/bench.elf: $(CHECKS_SHARED) $(call GUEST_OBJECT,guests/checks/judge.c guests/checks/judge_table.c)
 
 -include $(shell find $(BUILD)/guests/objects -name '*.d' 2>/dev/null)

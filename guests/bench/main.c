@@ -2,6 +2,8 @@
 // What the operations of a hypervisor cost, in TSC ticks: on an emulator whose TSC counts instructions, exact
 // and repeatable. Each figure is an operation's share of the fastest of several batches, less what the
 // measuring costs.
+#include "../checks/judge.h"
+#include "../checks/judge_table.h"
 #include "apic.h"
 #include "console.h"
 #include "ept.h"
@@ -35,7 +37,7 @@ static volatile uint64_t least;
         }                                                                                                    \
     } while (0)
 
-static void report(const char *name)
+static void report_ticks(const char *name)
 {
     console_print(cpu_get(0), "bench: %s %lu\n", name, (least - measuring + BATCH / 2) / BATCH);
 }
@@ -67,9 +69,40 @@ static void l2_hlt(void)
     MEASURE(__asm__ volatile("hlt"));
 }
 
-// L1's handler: the reason decides, RIP goes past the instruction; `rare`: it also writes two fields that
-// hypervisors seldom touch.
-static void run_l2(struct l2 *l2, bool rare)
+// Between the exit and the entry.
+static void write_nothing(void)
+{
+}
+
+static void write_two_rare_fields(void)
+{
+    l2_write(VMCS_GUEST_LDTR_LIMIT, 0);
+    l2_write(VMCS_GUEST_FS_BASE, 0);
+}
+
+// Every control, host-state and guest-state field but RIP, with what it holds.
+static uint32_t every_field[F_COUNT], every_field_count;
+
+static void write_every_field(void)
+{
+    for (uint32_t i = 0; i < every_field_count; i++)
+        l2_write(every_field[i], l2_read(every_field[i]));
+}
+
+static void find_every_field(void)
+{
+    every_field_count = 0;
+    for (uint32_t i = 0; i < F_COUNT; i++) {
+        uint32_t encoding = vmcs_field_encoding((enum vmcs_field)i);
+        uint64_t value = 0;
+        if (vmcs_encoding_type(encoding) != VMCS_TYPE_INFO && encoding != VMCS_GUEST_RIP &&
+            vmx_vmread(encoding, &value) == VMX_SUCCEED)
+            every_field[every_field_count++] = encoding;
+    }
+}
+
+// L1's handler: the reason decides, RIP goes past the instruction.
+static void run_l2(struct l2 *l2, void (*write)(void))
 {
     for (;;) {
         if (l2_enter(l2) != VMX_SUCCEED)
@@ -88,15 +121,12 @@ static void run_l2(struct l2 *l2, bool rare)
             trap_panic("an exit that nobody expected");
         }
         l2_skip();
-        if (rare) {
-            l2_write(VMCS_GUEST_LDTR_LIMIT, 0);
-            l2_write(VMCS_GUEST_FS_BASE, 0);
-        }
+        write();
     }
 }
 
 // With EPT and a VPID, as hypervisors run their guests where the processor has them.
-static void bench_l2(struct cpu *cpu, const char *name, void (*code)(void), bool rare)
+static void bench_l2(struct cpu *cpu, const char *name, void (*code)(void), void (*write)(void))
 {
     cpu_reset_pages(cpu);
     struct l2 *l2 = l2_create(cpu, code);
@@ -108,8 +138,9 @@ static void bench_l2(struct cpu *cpu, const char *name, void (*code)(void), bool
         l2_set_secondary(SECONDARY_ENABLE_VPID);
         l2_write(VMCS_VPID, 1);
     }
-    run_l2(l2, rare);
-    report(name);
+    find_every_field();
+    run_l2(l2, write);
+    report_ticks(name);
     vmx_vmclear(l2->vmcs);
 }
 
@@ -120,19 +151,42 @@ static void bench_l1(struct cpu *cpu)
     struct l2 *first = l2_create(cpu, l2_vmcall), *second = l2_create(cpu, l2_vmcall);
     uint64_t other = l2_allocate_vmcs(cpu);
     MEASURE(x86_cpuid(0, 0));
-    report("l1-cpuid");
+    report_ticks("l1-cpuid");
     MEASURE(vmx_vmread(VMCS_GUEST_RIP, &value));
-    report("vmread-hot");
+    report_ticks("vmread-hot");
     MEASURE(vmx_vmwrite(VMCS_GUEST_RIP, 0x1000));
-    report("vmwrite-hot");
+    report_ticks("vmwrite-hot");
     MEASURE(vmx_vmread(VMCS_GUEST_LDTR_LIMIT, &value));
-    report("vmread-other");
+    report_ticks("vmread-other");
     MEASURE(vmx_vmwrite(VMCS_GUEST_LDTR_LIMIT, 0));
-    report("vmwrite-other");
+    report_ticks("vmwrite-other");
     MEASURE(vmx_vmclear(other));
-    report("vmclear");
+    report_ticks("vmclear");
     MEASURE((vmx_vmptrld(first->vmcs), vmx_vmptrld(second->vmcs)));
-    report("vmptrld-twice");
+    report_ticks("vmptrld-twice");
+}
+
+// The engine's table of VM-entry checks itself, compiled into this L1: all of it, and the part that no entry
+// goes without.
+static void bench_checks(struct cpu *cpu)
+{
+    static uint64_t field[F_COUNT];
+    uint64_t pdpte[4];
+    struct check_report report = {.count = 0};
+    cpu_reset_pages(cpu);
+    judge_begin(cpu);
+    const struct pair_world *world = judge_world(PAIR_DIRECT);
+    if (!pair_make_base(0, world, field))
+        trap_panic("a VMCS that this processor cannot have");
+    const struct check_input input = judge_input(world, field, pdpte);
+    MEASURE(for (uint32_t stage = 0; stage < STAGE_COUNT; stage++)
+                check_stage(&input, (enum check_stage)stage, &report));
+    report_ticks("checks-all");
+    MEASURE(
+        (check_stage(&input, STAGE_CONTROLS_HOT, &report), check_stage(&input, STAGE_GUEST_HOT, &report)));
+    report_ticks("checks-hot");
+    if (report.count != 0)
+        trap_panic("the VMCS is not valid");
 }
 
 void guest_start(const struct multiboot_information *information, uint32_t magic)
@@ -147,13 +201,15 @@ void guest_start(const struct multiboot_information *information, uint32_t magic
         trap_panic("VMXON fails");
     MEASURE((void)0);
     measuring = least;
-    bench_l2(cpu, "l2-vmcall", l2_vmcall, false);
-    bench_l2(cpu, "l2-cpuid", l2_cpuid, false);
-    bench_l2(cpu, "l2-out", l2_out, false);
-    bench_l2(cpu, "l2-rdmsr", l2_rdmsr, false);
-    bench_l2(cpu, "l2-hlt", l2_hlt, false);
-    bench_l2(cpu, "l2-vmcall-rare", l2_vmcall, true);
+    bench_l2(cpu, "l2-vmcall", l2_vmcall, write_nothing);
+    bench_l2(cpu, "l2-cpuid", l2_cpuid, write_nothing);
+    bench_l2(cpu, "l2-out", l2_out, write_nothing);
+    bench_l2(cpu, "l2-rdmsr", l2_rdmsr, write_nothing);
+    bench_l2(cpu, "l2-hlt", l2_hlt, write_nothing);
+    bench_l2(cpu, "l2-vmcall-rare", l2_vmcall, write_two_rare_fields);
+    bench_l2(cpu, "l2-vmcall-every", l2_vmcall, write_every_field);
     bench_l1(cpu);
+    bench_checks(cpu);
     console_print(cpu, "bench: done\n");
     console_flush(cpu);
     machine_stop();

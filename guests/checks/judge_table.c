@@ -36,14 +36,13 @@ bool hw_rdmsr(struct hw_cpu *hw, uint32_t msr, uint64_t *value)
 
 // --- the judge
 
-int judge_by_table(const struct pair_world *world, const uint64_t *field, struct check_report *report)
+struct check_input judge_input(const struct pair_world *world, const uint64_t *field, uint64_t pdpte[4])
 {
-    uint64_t pdpte[4];
     memory_owner.vmcs12_pointer = l1pa(world->vmcs);
-    if (!port_l1_read(NULL, l1pa(field[F_GUEST_CR3] & 0xffffffe0), pdpte, sizeof(pdpte)))
+    if (!port_l1_read(NULL, l1pa(field[F_GUEST_CR3] & 0xffffffe0), pdpte, 4 * sizeof(*pdpte)))
         for (uint32_t i = 0; i < 4; i++)
             pdpte[i] = ~0ull;
-    const struct check_input input = {
+    return (struct check_input){
         .field = field,
         .caps = world->caps,
         .physical_address_width = world->physical_width,
@@ -51,6 +50,12 @@ int judge_by_table(const struct pair_world *world, const uint64_t *field, struct
         .vcpu = &memory_owner,
         .pdpte = pdpte,
     };
+}
+
+int judge_by_table(const struct pair_world *world, const uint64_t *field, struct check_report *report)
+{
+    uint64_t pdpte[4];
+    const struct check_input input = judge_input(world, field, pdpte);
     int failed = -1;
     report->count = 0;
     for (int stage = 0; stage < STAGE_COUNT; stage++) {

@@ -63,6 +63,9 @@ struct check_report {
 // Adds the broken rules of one stage to the report. Pure, but for reading the memory of input->vcpu.
 void check_stage(const struct check_input *input, enum check_stage stage, struct check_report *report);
 
+// ... and only those of STAGE_GUEST_HOT about guest RIP, which is what most entries change.
+void check_rip(const struct check_input *input, struct check_report *report);
+
 // For a person, one line: "GUEST_TR_NOT_BUSY: guest TR access rights 0x0089: type must be 11, or 3 outside
 // IA-32e mode (Checks on Guest Segment Registers)". Always terminates the text; returns its length, at most
 // size - 1.

@@ -130,7 +130,105 @@ static void every_pair_run(void)
     }
 }
 
+// --- what can change though L1 executes no VMWRITE
+
+static void prepare_for_memory(struct l2 *l2, uint32_t secondary)
+{
+    l1_prepare(l2);
+    if (secondary != 0) {
+        l1_set(VMCS_PRIMARY_CONTROLS, PRIMARY_ACTIVATE_SECONDARY);
+        l1_set(VMCS_SECONDARY_CONTROLS, secondary);
+    }
+}
+
+static void put32(uint64_t at, uint32_t value)
+{
+    memcpy(l1_memory(at), &value, sizeof(value));
+}
+
+static void the_linked_vmcs_is_looked_at_by_every_entry(void)
+{
+    L2_PROGRAM(l2, CPUID(1), CPUID(1), CPUID(1));
+    prepare_for_memory(&l2, 0);
+    uint32_t revision = (uint32_t)l1_rdmsr(MSR_IA32_VMX_BASIC);
+    put32(SCRATCH, revision);
+    l1_vmwrite(VMCS_VMCS_LINK_POINTER, SCRATCH);
+    l1_vmlaunch();
+    expect_exit(EXIT_CPUID);
+    put32(SCRATCH, revision ^ 1);
+    try_vmresume();
+    expect_entry_failure(33, 4);
+    put32(SCRATCH, revision);
+    l1_vmresume();
+    expect_exit(EXIT_CPUID);
+}
+
+static void vtpr_is_looked_at_by_every_entry(void)
+{
+    L2_PROGRAM(l2, CPUID(1), CPUID(1), CPUID(1));
+    prepare_for_memory(&l2, 0);
+    l1_set(VMCS_PRIMARY_CONTROLS, PRIMARY_USE_TPR_SHADOW);
+    l1_vmwrite(VMCS_VIRTUAL_APIC_ADDRESS, SCRATCH);
+    l1_vmwrite(VMCS_TPR_THRESHOLD, 5);
+    put32(SCRATCH + 0x80, 0x50);
+    l1_vmlaunch();
+    expect_exit(EXIT_CPUID);
+    put32(SCRATCH + 0x80, 0x4f);
+    expect_fail_valid(try_vmresume(), 7);
+    put32(SCRATCH + 0x80, 0xff);
+    l1_vmresume();
+    expect_exit(EXIT_CPUID);
+}
+
+// One field at a time behind a successful entry, of those that the checks take by groups.
+static void each_hot_field_is_checked_alone(void)
+{
+    static const struct {
+        uint32_t field;
+        uint64_t wrong;
+        bool vmfail;
+    } rows[] = {
+        {VMCS_GUEST_RIP, 1ull << 62, false},
+        {VMCS_GUEST_CR3, 1ull << 62, false},
+        {VMCS_GUEST_RFLAGS, 0, false},
+        {VMCS_GUEST_INTERRUPTIBILITY, INTERRUPTIBILITY_STI, false},
+        {VMCS_GUEST_ACTIVITY_STATE, 4, false},
+        {VMCS_GUEST_PENDING_DEBUG_EXCEPTIONS, 1 << 5, false},
+        {VMCS_GUEST_CR0, 0, false},
+        {VMCS_GUEST_CR4, 0, false},
+        {VMCS_VM_ENTRY_INTERRUPTION_INFO, 0x80000033, false},
+        {VMCS_VM_ENTRY_INTERRUPTION_INFO, 0x80000120, true},
+        {VMCS_GUEST_TR_LIMIT, 0xfffff000, false},
+        {VMCS_GUEST_SS_ACCESS_RIGHTS, 0, false},
+        {VMCS_HOST_TR_SELECTOR, 0, true},
+        {VMCS_CR3_TARGET_COUNT, 0x1000, true},
+    };
+    L2_PROGRAM(l2, CPUID(1), JUMP(0x10000));
+    prepare_for_memory(&l2, 0);
+    l1_vmlaunch();
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        expect_exit(EXIT_CPUID);
+        world_note("field %#x", rows[i].field);
+        uint64_t right = l1_vmread(rows[i].field);
+        for (unsigned turn = 0; turn < 2; turn++) { // it stays wrong
+            l1_vmwrite(rows[i].field, rows[i].wrong);
+            struct outcome outcome = try_vmresume();
+            if (rows[i].vmfail)
+                assert_true(outcome.how == COMPLETED && outcome.zf);
+            else
+                expect_entry_failure(33, 0);
+        }
+        l1_vmwrite(rows[i].field, right);
+        l1_vmresume();
+    }
+    expect_exit(EXIT_CPUID);
+}
+
 static const struct CMUnitTest tests[] = {
+    BOTH(the_linked_vmcs_is_looked_at_by_every_entry),
+    BOTH(vtpr_is_looked_at_by_every_entry),
+    BOTH(each_hot_field_is_checked_alone),
+    BOTH_WITH(each_hot_field_is_checked_alone, ", without VMCS shadowing", .without_vmcs_shadowing = true),
     BOTH(every_pair_stopped),
     BOTH_WITH(every_pair_stopped, ", sparse processor", .processor = &processor_sparse),
     BOTH_WITH(every_pair_stopped, ", without VMCS shadowing", .without_vmcs_shadowing = true),
