@@ -97,6 +97,20 @@ static void event_take_nmi(struct nvmx_vcpu *vcpu)
     vcpu->event = event_make(EVENT_NMI, VECTOR_NMI);
 }
 
+// An INIT signal that L1's VMX root operation has kept back, into L2, behind its entry and what that injects.
+static void event_take_init(struct nvmx_vcpu *vcpu)
+{
+    if (vcpu->event.info != 0 || vcpu->entry_pending) {
+        nmi_window_open(vcpu); // blocked by a virtual NMI of L1's, it comes at the next exit
+        return;
+    }
+    if (vmcs_read(vcpu, F_GUEST_ACTIVITY_STATE) == ACTIVITY_WAIT_FOR_SIPI)
+        return;
+    vcpu->init_pending = false;
+    vcpu->exit = (struct nvmx_exit){.reason = EXIT_INIT_SIGNAL};
+    reflect_exit(vcpu);
+}
+
 // Exits that exist only because of nmi_window_open: the window, and NMIs that arrive while it is awaited.
 bool event_is_nmi_window_exit(struct nvmx_vcpu *vcpu)
 {
@@ -104,12 +118,16 @@ bool event_is_nmi_window_exit(struct nvmx_vcpu *vcpu)
         return false;
     if (vcpu->exit.reason == EXIT_NMI_WINDOW)
         return true;
-    return vcpu->exit.reason == EXIT_EXCEPTION_OR_NMI &&
-           event_type(vcpu->exit.interruption_info) == EVENT_NMI;
+    bool nmi =
+        vcpu->exit.reason == EXIT_EXCEPTION_OR_NMI && event_type(vcpu->exit.interruption_info) == EVENT_NMI;
+    vcpu->nmi_pending |= nmi;
+    return nmi;
 }
 
 void event_prepare(struct nvmx_vcpu *vcpu)
 {
+    if (vcpu->init_pending && vcpu->in_l2)
+        event_take_init(vcpu);
     if (vcpu->nmi_pending)
         event_take_nmi(vcpu);
     vcpu->overlooked.changed = false; // after an entry that failed

@@ -263,6 +263,7 @@ static void become(struct nvmx_vcpu *vcpu, const struct state_plan *plan)
                                       .error_code = header->event_error_code,
                                       .instruction_length = header->event_instruction_length};
     vcpu->nmi_pending = has(plan, NVMX_STATE_NMI_PENDING);
+    vcpu->init_pending = has(plan, NVMX_STATE_INIT_PENDING);
     vcpu->aborted = has(plan, NVMX_STATE_ABORTED);
     for (unsigned i = 0; i < GPR_COUNT; i++)
         vcpu->regs.gpr[i] = header->gpr[i];

@@ -203,6 +203,11 @@ static void entry_refused(struct nvmx_vcpu *vcpu)
 
 enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
 {
+    if (vcpu->init_pending && !vcpu->vmxon) { // VMXOFF lets it in
+        vcpu->init_pending = false;
+        vcpu->exit = (struct nvmx_exit){.reason = EXIT_INIT_SIGNAL};
+        return NVMX_EXIT_FOR_L0;
+    }
     event_prepare(vcpu);
     if (vcpu->shutdown)
         shutdown_before_entry(vcpu);
@@ -242,6 +247,8 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
     if (!l2) {
         if (basic == EXIT_CONTROL_REGISTER_ACCESS)
             l1_cr_handle(vcpu);
+        else if (basic == EXIT_INIT_SIGNAL && vcpu->vmxon)
+            vcpu->init_pending = true; // blocked in VMX root operation
         else if (!instruction_handle(vcpu))
             return NVMX_EXIT_FOR_L0;
         return NVMX_CONTINUE;

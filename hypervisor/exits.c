@@ -81,16 +81,8 @@ static void take_init(struct vcpu *vcpu)
 
 static void handle_init(struct vcpu *vcpu)
 {
-    if (vcpu->nvmx.vmxon)
-        vcpu->init_pending = true; // blocked in VMX operation
-    else if (!init_came_before_startup(vcpu))
+    if (!init_came_before_startup(vcpu))
         take_init(vcpu);
-}
-
-void exits_deliver_init(struct vcpu *vcpu)
-{
-    vcpu->init_pending = false;
-    take_init(vcpu);
 }
 
 static void handle_startup_ipi(struct vcpu *vcpu)

@@ -7,7 +7,4 @@
 
 void exits_handle(struct vcpu *vcpu);
 
-// L1 has left VMX operation, in which the INIT signal that came was blocked.
-void exits_deliver_init(struct vcpu *vcpu);
-
 #endif

@@ -181,7 +181,5 @@ void vcpu_run(struct vcpu *vcpu)
             exits_handle(vcpu);
         if (__builtin_expect(vcpu->nvmx.aborted && !vcpu->abort_noted, 0))
             note_abort(vcpu);
-        if (__builtin_expect(vcpu->init_pending, 0) && !vcpu->nvmx.vmxon)
-            exits_deliver_init(vcpu);
     }
 }

@@ -14,7 +14,6 @@ struct vcpu {
     struct cpu *cpu;
     uint64_t apic_base;   // IA32_APIC_BASE as L1 sees it
     bool x2apic_emulated; // L1 is in x2APIC mode and the processor in xAPIC mode
-    bool init_pending;    // an INIT signal came while L1 was in VMX operation
     bool just_started;    // by a startup IPI
     bool started;         // false: waits for one
     bool abort_noted;     // that nvmx.aborted is set was said

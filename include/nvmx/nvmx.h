@@ -195,6 +195,7 @@ struct nvmx_vcpu {
     bool nmi_window;         // the current VMCS has NMI-window exiting because an NMI waits
     uint64_t nmi_window_pin, nmi_window_primary; // the controls without it
     bool nmi_pending;                            // an NMI reached L0 and is L1's (or L2's)
+    bool init_pending;                           // an INIT signal came while L1 was in VMX root operation
     bool aborted;                                // a VMX abort: L1's processor is in shutdown until its reset
     bool shutdown; // whoever is to run may be in the shutdown state (shutdown.c)
     uint64_t shutdown_saved[SHUTDOWN_FIELD_COUNT], shutdown_pin; // what its VMCS held, while it runs
@@ -301,9 +302,9 @@ struct nvmx_cpuid {
 };
 void nvmx_cpuid_adjust(struct nvmx_vcpu *vcpu, uint32_t leaf, uint32_t subleaf, struct nvmx_cpuid *result);
 
-// INIT signal to L1 outside VMX operation: the processor state after INIT, activity state wait-for-SIPI; and
-// the SIPI that follows. (In VMX operation INIT is blocked: ask vcpu->vmxon.) Manual: Processor State After
-// Reset/INIT.
+// INIT signal to L1: the processor state after INIT, activity state wait-for-SIPI; and the SIPI that follows.
+// (One that comes in VMX root operation the engine keeps back: L2's next entry exits with it, or L0 has it
+// behind VMXOFF.) Manual: Processor State After Reset/INIT.
 void nvmx_reset_l1(struct nvmx_vcpu *vcpu); // every architectural register as after INIT
 void nvmx_start_l1_at(struct nvmx_vcpu *vcpu, uint8_t sipi_vector);
 

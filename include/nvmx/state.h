@@ -18,7 +18,8 @@
 #define NVMX_STATE_ENTRY_PENDING (1u << 4) // ... for the first time since L1's VMLAUNCH or VMRESUME
 #define NVMX_STATE_NMI_PENDING   (1u << 5) // an NMI reached L0 that nobody has been given yet
 #define NVMX_STATE_ABORTED       (1u << 6) // a VMX abort: L1's processor is in shutdown until its reset
-#define NVMX_STATE_FLAGS         0x7fu
+#define NVMX_STATE_INIT_PENDING  (1u << 7) // an INIT signal came while L1 was in VMX root operation
+#define NVMX_STATE_FLAGS         0xffu
 
 struct nvmx_state_header {
     uint64_t magic;

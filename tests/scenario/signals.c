@@ -28,6 +28,39 @@ static void init_is_blocked_in_root_operation(void)
     assert_int_equal(l1_vmptrst(), VMCS_A);
 }
 
+// Latched in VMX root operation, it exits from the next L2, behind what the entry injects; once.
+static void a_latched_init_exits_from_l2(void)
+{
+    L2_PROGRAM(l2, NOP, VMCALL);
+    l1_prepare(&l2);
+    l1_vmlaunch(); // nested, ept02 is warm then: L0 has no other exit to see it at
+    expect_exit(EXIT_VMCALL);
+    l1_vmwrite(VMCS_GUEST_RIP, l2.code);
+    l1_run(INIT_ARRIVES);
+    l1_run(NOP);
+    l1_vmresume();
+    expect_exit(EXIT_INIT_SIGNAL);
+    assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code);
+    l1_vmresume();
+    expect_exit(EXIT_VMCALL);
+    l1_run(INIT_ARRIVES);
+    l1_run(NOP);
+    l1_vmwrite(VMCS_VM_ENTRY_INTERRUPTION_INFO,
+               INTERRUPTION_VALID | EVENT_HARDWARE_EXCEPTION << 8 | VECTOR_UD);
+    l1_vmresume();
+    expect_exit(EXIT_INIT_SIGNAL);
+    assert_int_equal(l1_vmread(VMCS_GUEST_RIP), 0xe000 + VECTOR_UD);
+    assert_int_equal(l1_vmread_event(VMCS_IDT_VECTORING_INFO), 0);
+}
+
+static void a_latched_init_waits_for_vmxoff(void)
+{
+    l1_enter_vmx_operation();
+    l1_run(INIT_ARRIVES);
+    l1_run(NOP);
+    assert_int_equal(l1_execute(VMXOFF).how, IDLE); // waits for a SIPI
+}
+
 // The application processor's way into life: INIT, then SIPI with the page of its first instruction.
 static void init_and_sipi_restart_l1(void)
 {
@@ -168,6 +201,9 @@ static void l0_preempts_l1(void)
 static const struct CMUnitTest tests[] = {
     BOTH(init_exits_to_l1),
     BOTH(init_is_blocked_in_root_operation),
+    BOTH(a_latched_init_exits_from_l2),
+    BOTH_WITH(a_latched_init_exits_from_l2, ", moving", .cpu_count = 2, .move_one_in = 2),
+    BOTH(a_latched_init_waits_for_vmxoff),
     BOTH(init_and_sipi_restart_l1),
     BOTH(a_sipi_without_init_is_lost),
     BOTH(l2_waits_for_a_sipi),
