@@ -12,7 +12,7 @@ static void commit_vpid(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
     if ((vmcs12_secondary(vcpu) & SECONDARY_ENABLE_VPID) != 0)
         vpid12 = (uint16_t)vmcs12_get(vcpu, F_VPID);
     plan->field[F_VPID] = vpid02_use(vcpu, vpid12);
-    if (plan->field[F_VPID] != 0)
+    if (!plan->all && vcpu->vmcs02.written[F_VPID] != plan->field[F_VPID]) // else with the others
         vmcs_write_if_changed(vcpu, &vcpu->vmcs02, F_VPID, plan->field[F_VPID]);
 }
 

@@ -49,24 +49,29 @@ static uint32_t tag_take(struct vpid02 *vpid02, uint16_t vpid12)
     return oldest;
 }
 
-uint16_t vpid02_use(struct nvmx_vcpu *vcpu, uint16_t vpid12)
+static void tag_select(struct nvmx_vcpu *vcpu, uint16_t vpid12)
 {
     struct vpid02 *vpid02 = &vcpu->vpid02;
     vpid02->vpid12 = vpid12;
     if (vpid02->count == 0)
-        return 0;
-    uint32_t i = vpid02->current;
-    if (!vpid02->tag[i].used || vpid02->tag[i].vpid12 != vpid12) {
-        i = tag_find(vpid02, vpid12);
-        if (i == vpid02->count)
-            i = tag_take(vpid02, vpid12);
-        vpid02->tag[i].last_used = ++vpid02->clock;
-        vpid02->current = i;
-    }
-    // (1) vpid12 0: L1 uses no VPID, and every entry drops what L2 cached
-    if (vpid12 == 0 || vpid02->tag[i].stale)
-        tag_flush(vcpu, i);
-    return tag_vpid(vcpu, i);
+        return;
+    uint32_t i = tag_find(vpid02, vpid12);
+    if (i == vpid02->count)
+        i = tag_take(vpid02, vpid12);
+    vpid02->tag[i].last_used = ++vpid02->clock;
+    vpid02->current = i;
+    vpid02->vpid = tag_vpid(vcpu, i);
+}
+
+uint16_t vpid02_use(struct nvmx_vcpu *vcpu, uint16_t vpid12)
+{
+    struct vpid02 *vpid02 = &vcpu->vpid02;
+    if (vpid02->vpid12 != vpid12 || vpid02->vpid == 0)
+        tag_select(vcpu, vpid12);
+    // vpid12 0: L1 uses no VPID, and every entry drops what L2 cached
+    if (vpid02->vpid != 0 && (vpid12 == 0 || vpid02->tag[vpid02->current].stale))
+        tag_flush(vcpu, vpid02->current);
+    return vpid02->vpid;
 }
 
 void vpid02_load(struct nvmx_vcpu *vcpu)

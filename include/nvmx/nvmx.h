@@ -131,6 +131,7 @@ struct vpid02 {
     uint32_t count; // of tags; 0: the processor has no VPID
     uint32_t current;
     uint16_t vpid12; // of the last entry; 0: none
+    uint16_t vpid;   // that current is; 0: none was used yet
     uint64_t clock;
     uint64_t flush_count;
 };
