@@ -306,6 +306,28 @@ static void a_full_log_during_delivery_is_reported(void)
     assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code);
 }
 
+#define SOFTWARE_BIT (1ull << 57) // of an entry: ignored
+
+// Another processor of L1's changes the entries under L0's hands: L0 looks again.
+static void l1_changes_entries_meanwhile(void)
+{
+    L2_PROGRAM(l2, WRITE(PAGE_A, 1), VMCALL, WRITE(PAGE_B, 0x22), VMCALL);
+    prepare_with_log(&l2);
+    l0_race_exchanges(40, SOFTWARE_BIT);
+    l1_vmlaunch();
+    expect_exit(EXIT_VMCALL);
+    assert_int_equal(flags_of(&l2, PAGE_A), ACCESSED | DIRTY);
+    assert_int_equal(logged_count(), 1 + 4); // with L2's page tables, each once
+    l0_race_exchanges(1, 2);                 // the right to write
+    *(uint64_t *)l2_memory(PAGE_B) = 0x99;
+    l1_skip_instruction();
+    l1_vmresume();
+    expect_exit(EXIT_EPT_VIOLATION);
+    assert_int_equal(l1_vmread(VMCS_GUEST_PHYSICAL_ADDRESS), PAGE_B);
+    assert_int_equal(flags_of(&l2, PAGE_B), 0);
+    assert_int_equal(*(uint64_t *)l2_memory(PAGE_B), 0x99);
+}
+
 static void the_controls_are_checked(void)
 {
     L2_PROGRAM(l2, VMCALL);
@@ -340,6 +362,7 @@ int main(void)
         BOTH(without_dirty_flags_nothing_is_logged),
         BOTH(a_full_log_forbids_accessed_flags),
         BOTH(a_full_log_during_delivery_is_reported),
+        NESTED(l1_changes_entries_meanwhile, .cpu_count = 1),
         BOTH(the_controls_are_checked),
     };
     return cmocka_run_group_tests_name("page-modification logging", tests, NULL, NULL);

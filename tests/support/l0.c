@@ -351,6 +351,12 @@ uint64_t l0_remote_clear_count(void)
     return world->remote_clear_count;
 }
 
+void l0_race_exchanges(unsigned count, uint64_t bits)
+{
+    world->exchange_race_count = count;
+    world->exchange_race_bits = bits;
+}
+
 void l0_reset_l1(void)
 {
     world->self->reset = true;
@@ -618,6 +624,11 @@ bool port_l1_compare_exchange(struct nvmx_vcpu *vcpu, l1pa_t at, uint64_t expect
     if ((at.value & 7) || !is_l1_ram(at.value, 8))
         return false;
     memcpy(word, l1_memory(at.value), 8);
+    if (world->exchange_race_count > 0) { // another processor of L1's was faster
+        world->exchange_race_count--;
+        *word ^= world->exchange_race_bits;
+        memcpy(l1_memory(at.value), word, 8);
+    }
     if (*word == expected)
         memcpy(l1_memory(at.value), &desired, 8);
     return true;

@@ -123,6 +123,9 @@ void l0_save_and_restore(void); // now: the caller is L0, between two exits
 uint64_t l0_save_and_restore_count(void);
 // Called by L0 between exits, until it returns true. It runs on L0's stack: no assertions there.
 void l0_call_between_exits(bool (*function)(void));
+// The next `count` words of L1's memory that L0 changes by compare-and-exchange: another processor of L1's
+// flips these bits just before.
+void l0_race_exchanges(unsigned count, uint64_t bits);
 void l0_reset_l1(void); // at the next exit: the virtual processor is as after INIT, whatever it was doing
 unsigned l0_exception_count(void);
 uint64_t world_vmcs01(void), world_vmcs02(void); // regions, as machine_count wants them

@@ -51,6 +51,8 @@ struct world {
     void (*on_wait)(struct hw_cpu *cpu, enum wait_reason reason);
     uint64_t move_count;
     unsigned exception_count;
+    unsigned exchange_race_count;
+    uint64_t exchange_race_bits;
     char last_log[256];
     struct port_detected detected[F_COUNT]; // of the last refusal
     unsigned detected_count;
