@@ -41,7 +41,7 @@ uint32_t nvmx_caps_allowed0(const struct nvmx_caps *caps, enum caps_word word)
 }
 
 // What controls.def says about a control: how it is offered, and what L1 must be offered for it to be.
-enum control_offer { OFFERED, NOT_OFFERED };
+enum control_offer { OFFERED, WITH_WRITABLE_INFORMATION, NOT_OFFERED };
 struct control_row {
     uint8_t word, offer; // the enums
     uint32_t bit, needs[CAPS_WORD_COUNT];
@@ -67,8 +67,10 @@ static void caps_offered_controls(const struct nvmx_caps *hardware, uint32_t all
 {
     for (unsigned word = 0; word < CAPS_WORD_COUNT; word++)
         allowed1[word] = 0;
+    bool writable = (caps_msr(hardware, MSR_IA32_VMX_MISC) & MISC_VMWRITE_ANY_FIELD) != 0;
     for (unsigned i = 0; i < CONTROL_COUNT; i++)
-        if (control_rows[i].offer == OFFERED)
+        if (control_rows[i].offer == OFFERED ||
+            (control_rows[i].offer == WITH_WRITABLE_INFORMATION && writable))
             allowed1[control_rows[i].word] |=
                 control_rows[i].bit & nvmx_caps_allowed1(hardware, (enum caps_word)control_rows[i].word);
     bool changed = true;

@@ -22,7 +22,7 @@ void nvmx_cpu_clear_all(struct nvmx_cpu *cpu)
 static bool is_active_on(const struct nvmx_vcpu *vcpu, const struct nvmx_cpu *cpu)
 {
     return vcpu->vmcs01.active_on == cpu || vcpu->vmcs02.active_on == cpu ||
-           vcpu->shadow.vmcs.active_on == cpu;
+           vcpu->shadow.vmcs.active_on == cpu || vcpu->shadow12.vmcs.active_on == cpu;
 }
 
 void nvmx_vcpu_clear_here(struct nvmx_vcpu *vcpu, struct nvmx_cpu *cpu)
@@ -35,6 +35,7 @@ void nvmx_vcpu_clear_here(struct nvmx_vcpu *vcpu, struct nvmx_cpu *cpu)
     vmcs_clear(&vcpu->vmcs01);
     vmcs_clear(&vcpu->vmcs02);
     vmcs_clear(&vcpu->shadow.vmcs);
+    vmcs_clear(&vcpu->shadow12.vmcs);
 }
 
 void nvmx_vcpu_retire(struct nvmx_vcpu *vcpu, struct nvmx_cpu *cpu)

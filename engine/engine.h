@@ -73,6 +73,8 @@ bool l1_paging_walk(struct nvmx_vcpu *vcpu, uint64_t linear, bool write, l1pa_t 
 bool instruction_handle(struct nvmx_vcpu *vcpu); // false: it is no VMX instruction
 void instruction_succeed(struct nvmx_vcpu *vcpu);
 void instruction_fail_invalid(struct nvmx_vcpu *vcpu);
+void instruction_fail_valid_elsewhere(struct nvmx_vcpu *vcpu); // VMfailValid, and the error is told already
+uint32_t l1_cpl(struct nvmx_vcpu *vcpu);                       // of whoever runs
 void instruction_fail(struct nvmx_vcpu *vcpu, uint32_t error); // VMfail: Valid when L1 has a current VMCS
 void invalidate_ept(struct nvmx_vcpu *vcpu);
 void invalidate_vpid(struct nvmx_vcpu *vcpu);
@@ -101,6 +103,9 @@ enum vm_instruction_error {
 bool vmcs12_load(struct nvmx_vcpu *vcpu, l1pa_t pointer);      // false: not RAM of L1's
 void vmcs12_store(struct nvmx_vcpu *vcpu);                     // L1's current VMCS back to its region
 void vmcs12_set_clear(struct nvmx_vcpu *vcpu, l1pa_t pointer); // launch state in a region that is not current
+// One field of a VMCS that is not current, in L1's memory.
+uint64_t vmcs12_region_read(struct nvmx_vcpu *vcpu, l1pa_t region, enum vmcs_field field);
+void vmcs12_region_write(struct nvmx_vcpu *vcpu, l1pa_t region, enum vmcs_field field, uint64_t value);
 uint64_t vmcs12_read(struct nvmx_vcpu *vcpu, enum vmcs_field field);
 void vmcs12_write(struct nvmx_vcpu *vcpu, enum vmcs_field field, uint64_t value); // as L1's VMWRITE
 // vmcs12 has the truth of every field, and vmcs02 is to get it at the next entry.
@@ -228,9 +233,17 @@ static inline bool shadow_has(const struct nvmx_vcpu *vcpu, enum vmcs_field fiel
     return vcpu->shadow.attached && field_set_has(&vcpu->shadow.readable, field);
 }
 
+// --- shadow12.c: L1's shadow VMCSs, while L2 runs
+// ------------------------------------------------------------
+#define REVISION_SHADOW (1u << 31) // of a revision identifier: a shadow VMCS
+void shadow12_init(struct nvmx_vcpu *vcpu);
+void shadow12_commit(struct nvmx_vcpu *vcpu); // vmcs02's link pointer, which is current
+void shadow12_close(struct nvmx_vcpu *vcpu);  // what L2 wrote goes into L1's memory
+
 // --- route.c, reflect.c
 // -----------------------------------------------------------------------------------------
 enum route { ROUTE_TO_L1, ROUTE_TO_L0, ROUTE_HANDLED };
+enum route shadow12_route(struct nvmx_vcpu *vcpu); // L2's VMREAD or VMWRITE
 enum route route_l2_exit(struct nvmx_vcpu *vcpu);
 enum route ept_fault_route(struct nvmx_vcpu *vcpu);   // ept_fault.c: L2's EPT violation
 enum route vm_function_route(struct nvmx_vcpu *vcpu); // vm_function.c: L2's VMFUNC

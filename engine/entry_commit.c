@@ -57,6 +57,8 @@ void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
     vmcs_write_host_state(vcpu, vmcs02); // constant and per-processor parts
     commit_vpid(vcpu, plan);
     commit_merged(vcpu, plan);
+    if (plan->all)
+        shadow12_commit(vcpu);
     if (field_set_meets(&vcpu->rare, &vmcs12->dirty)) {
         struct field_set rare = field_set_and(vcpu->rare, vmcs12->dirty);
         FIELD_SET_FOR_EACH(field, rare)

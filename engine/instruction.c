@@ -24,6 +24,11 @@ void instruction_fail_invalid(struct nvmx_vcpu *vcpu)
     instruction_end(vcpu, RFLAGS_CF);
 }
 
+void instruction_fail_valid_elsewhere(struct nvmx_vcpu *vcpu)
+{
+    instruction_end(vcpu, RFLAGS_ZF);
+}
+
 void instruction_fail(struct nvmx_vcpu *vcpu, uint32_t error)
 {
     if (vcpu->vmcs12_pointer.value == NO_VMCS12) {
@@ -49,10 +54,11 @@ static bool pointer_is_valid(const struct nvmx_vcpu *vcpu, l1pa_t pointer)
            pointer.value >> vcpu->config.l1_physical_address_width == 0;
 }
 
-static bool region_has_revision(struct nvmx_vcpu *vcpu, l1pa_t region)
+// `but_for`: bits that do not matter.
+static bool region_has_revision(struct nvmx_vcpu *vcpu, l1pa_t region, uint32_t but_for)
 {
     uint32_t revision;
-    return port_l1_read(vcpu, region, &revision, sizeof revision) && revision == VMCS12_REVISION;
+    return port_l1_read(vcpu, region, &revision, sizeof revision) && (revision & ~but_for) == VMCS12_REVISION;
 }
 
 // CR0 and CR4 as L1 sees them have a value that VMX operation allows.
@@ -68,7 +74,7 @@ static bool control_registers_fit(struct nvmx_vcpu *vcpu)
            (cr4 & ~cr4_fixed1) == 0;
 }
 
-static uint32_t l1_cpl(struct nvmx_vcpu *vcpu)
+uint32_t l1_cpl(struct nvmx_vcpu *vcpu)
 {
     return (uint32_t)vmcs_read(vcpu, F_GUEST_SS_ACCESS_RIGHTS) >> SEGMENT_DPL_SHIFT & 3;
 }
@@ -98,7 +104,7 @@ static void handle_vmxon(struct nvmx_vcpu *vcpu)
         instruction_fail(vcpu, VMERR_VMXON_IN_ROOT);
         return;
     }
-    if (!pointer_is_valid(vcpu, region) || !region_has_revision(vcpu, region)) {
+    if (!pointer_is_valid(vcpu, region) || !region_has_revision(vcpu, region, 0)) {
         instruction_fail_invalid(vcpu);
         return;
     }
@@ -155,7 +161,9 @@ static void handle_vmptrld(struct nvmx_vcpu *vcpu)
         instruction_fail(vcpu, VMERR_VMPTRLD_VMXON_POINTER);
         return;
     }
-    if (!region_has_revision(vcpu, region)) {
+    bool may_shadow =
+        (nvmx_caps_allowed1(vcpu->config.offered, CAPS_SECONDARY) & SECONDARY_VMCS_SHADOWING) != 0;
+    if (!region_has_revision(vcpu, region, may_shadow ? REVISION_SHADOW : 0)) {
         instruction_fail(vcpu, VMERR_VMPTRLD_REVISION);
         return;
     }
@@ -256,7 +264,7 @@ static void handle_vmwrite(struct nvmx_vcpu *vcpu)
 static void handle_entry(struct nvmx_vcpu *vcpu)
 {
     bool launch = vcpu->exit.reason == EXIT_VMLAUNCH;
-    if (vcpu->vmcs12_pointer.value == NO_VMCS12) {
+    if (vcpu->vmcs12_pointer.value == NO_VMCS12 || vcpu->vmcs12.is_shadow) {
         instruction_fail_invalid(vcpu);
         return;
     }

@@ -15,6 +15,7 @@ static void segment_reset(struct nvmx_vcpu *vcpu, unsigned segment, uint64_t sel
 void l1_leave_vmx(struct nvmx_vcpu *vcpu)
 {
     event_leave_vmcs(vcpu);
+    shadow12_close(vcpu);
     vcpu->in_l2 = false;
     vcpu->entry_pending = false;
     vcpu->nmi_pending = false;

@@ -6,8 +6,6 @@
 // link pointer. Manual: VMCS Types: Ordinary and Shadow; VMCS Shadowing Bitmap Addresses; VMCS Link Pointer.
 #include "engine.h"
 
-#define REVISION_SHADOW (1u << 31)
-
 #define IS_WRITABLE(entry) (ENTRY_##entry == ENTRY_HOT || ENTRY_##entry == ENTRY_EVENT)
 #define IS_READABLE(entry, exit)                                                                             \
     (IS_WRITABLE(entry) || EXIT_##exit == EXIT_SAVE_HOT || EXIT_##exit == EXIT_RECORD)

@@ -54,7 +54,8 @@ static uint32_t state_flags(const struct nvmx_vcpu *vcpu)
            (current && vcpu->vmcs12.launched ? NVMX_STATE_LAUNCHED : 0) |
            (vcpu->in_l2 ? NVMX_STATE_IN_L2 : 0) | (vcpu->entry_pending ? NVMX_STATE_ENTRY_PENDING : 0) |
            (vcpu->nmi_pending ? NVMX_STATE_NMI_PENDING : 0) | (vcpu->aborted ? NVMX_STATE_ABORTED : 0) |
-           (vcpu->init_pending ? NVMX_STATE_INIT_PENDING : 0);
+           (vcpu->init_pending ? NVMX_STATE_INIT_PENDING : 0) |
+           (current && vcpu->vmcs12.is_shadow ? NVMX_STATE_SHADOW : 0);
 }
 
 size_t nvmx_state_size(const struct nvmx_vcpu *vcpu)
@@ -120,6 +121,7 @@ static void put_l2(struct nvmx_vcpu *vcpu, uint8_t *at)
 
 void nvmx_state_get(struct nvmx_vcpu *vcpu, void *state)
 {
+    shadow12_close(vcpu);
     if (!vcpu->in_l2) {
         shadow_collect(vcpu);
         vmcs12_sync_rare(vcpu);

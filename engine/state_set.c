@@ -88,6 +88,9 @@ static struct nvmx_state_verdict judge_vmx_operation(struct nvmx_vcpu *vcpu, con
         (in_l2 && !pending && !launched) || (!vmxon && header->vmxon_pointer != ~0ull) ||
         (!current && header->vmcs12_pointer != NO_VMCS12))
         return refused(NVMX_STATE_BAD_FLAGS, F_COUNT);
+    uint32_t secondary = nvmx_caps_allowed1(vcpu->config.offered, CAPS_SECONDARY);
+    if (has(plan, NVMX_STATE_SHADOW) && (!current || in_l2 || (secondary & SECONDARY_VMCS_SHADOWING) == 0))
+        return refused(NVMX_STATE_BAD_FLAGS, F_COUNT);
     if (has(plan, NVMX_STATE_ABORTED) &&
         (!current || in_l2 || plan->l1[F_GUEST_ACTIVITY_STATE] != ACTIVITY_SHUTDOWN))
         return refused(NVMX_STATE_BAD_FLAGS, F_GUEST_ACTIVITY_STATE);
@@ -253,6 +256,7 @@ static void become(struct nvmx_vcpu *vcpu, const struct state_plan *plan)
         for (unsigned field = 0; field < F_COUNT; field++)
             vcpu->vmcs12.field[field] = plan->vmcs12[field];
         vcpu->vmcs12.launched = has(plan, NVMX_STATE_LAUNCHED);
+        vcpu->vmcs12.is_shadow = has(plan, NVMX_STATE_SHADOW);
         vmcs12_set_all_dirty(vcpu);
         vcpu->vmcs12_pointer = l1pa(header->vmcs12_pointer);
         shadow_attach(vcpu);

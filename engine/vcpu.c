@@ -79,6 +79,7 @@ void nvmx_vcpu_init(struct nvmx_vcpu *vcpu, const struct nvmx_vcpu_config *confi
         page_fill(config->pages.vmwrite_bitmap, ~0ull);
         shadow_init(vcpu);
     }
+    shadow12_init(vcpu);
 }
 
 static uint32_t control_adjust(const struct nvmx_vcpu *vcpu, enum caps_word word, uint32_t wanted)
@@ -114,10 +115,6 @@ void vmcs01_write_controls(struct nvmx_vcpu *vcpu)
         vmcs_write(vcpu, F_VPID, policy->vpid01);
     if (field_set_has(&vcpu->exists_hardware, F_XSS_EXITING_BITMAP))
         vmcs_write(vcpu, F_XSS_EXITING_BITMAP, 0);
-    if (vcpu->shadow.usable) {
-        vmcs_write(vcpu, F_VMREAD_BITMAP, vcpu->config.pages.vmread_bitmap.value);
-        vmcs_write(vcpu, F_VMWRITE_BITMAP, vcpu->config.pages.vmwrite_bitmap.value);
-    }
     // L1's registers are L0's to set, with nvmx_write; what VMX operation forces is in from here on.
     vmcs_write(vcpu, F_GUEST_CR0, 0);
     vmcs_write(vcpu, F_GUEST_CR4, 0);
@@ -215,6 +212,8 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
     bool l2 = vcpu->in_l2;
     if (!l2 && vcpu->shadow.attached && vcpu->shadow.vmcs.active_on == NULL)
         vmcs_list_add(vcpu, &vcpu->shadow.vmcs); // the VM entry makes the linked VMCS active
+    if (l2 && vcpu->shadow12.linked && vcpu->shadow12.vmcs.active_on == NULL)
+        vmcs_list_add(vcpu, &vcpu->shadow12.vmcs);
     if (hw_enter(vcpu->cpu, &vcpu->regs, !vmcs->launched) != VMX_SUCCEED) {
         entry_refused(vcpu);
         return NVMX_CONTINUE;

@@ -102,7 +102,9 @@ static void vmcs_write_constant(const struct nvmx_vcpu *vcpu, bool is_vmcs02)
         [F_IO_BITMAP_A] = is_vmcs02 ? pages->io_bitmap_a.value : policy->io_bitmap_a.value,
         [F_IO_BITMAP_B] = is_vmcs02 ? pages->io_bitmap_b.value : policy->io_bitmap_b.value,
         [F_MSR_BITMAP] = is_vmcs02 ? pages->msr_bitmap.value : policy->msr_bitmap.value,
-        [F_VMCS_LINK_POINTER] = ~0ull, // vmcs01's is a shadow VMCS at times (shadow.c)
+        [F_VMCS_LINK_POINTER] = ~0ull, // a shadow VMCS at times (shadow.c, shadow12.c)
+        [F_VMREAD_BITMAP] = is_vmcs02 ? pages->vmread02_bitmap.value : pages->vmread_bitmap.value,
+        [F_VMWRITE_BITMAP] = is_vmcs02 ? pages->vmwrite02_bitmap.value : pages->vmwrite_bitmap.value,
     };
     vmcs_write_lifetime(vcpu, ENTRY_CONSTANT, value);
     vmcs_write(vcpu, F_VM_ENTRY_INTERRUPTION_INFO, 0); // then written when there is an event; exits clear it
@@ -125,6 +127,7 @@ void vmcs_write_host_state(struct nvmx_vcpu *vcpu, struct vmcs *vmcs)
 {
     if (!vmcs->constant_written) {
         vmcs_write_constant(vcpu, vmcs == &vcpu->vmcs02);
+        vmcs_note(vmcs, F_VMCS_LINK_POINTER, ~0ull);
         vmcs->constant_written = true;
     }
     if (vmcs->host_cpu != vcpu->cpu) {

@@ -20,9 +20,10 @@ _Static_assert(sizeof(struct vmcs12_region) <= PAGE_SIZE,
 bool vmcs12_load(struct nvmx_vcpu *vcpu, l1pa_t pointer)
 {
     struct vmcs12 *vmcs12 = &vcpu->vmcs12;
-    uint32_t launch_state;
+    uint32_t launch_state, revision;
     l1pa_t fields = l1pa(pointer.value + offsetof(struct vmcs12_region, field));
-    bool is_ram = port_l1_read(vcpu, l1pa(pointer.value + offsetof(struct vmcs12_region, launch_state)),
+    bool is_ram = port_l1_read(vcpu, pointer, &revision, sizeof revision) &&
+                  port_l1_read(vcpu, l1pa(pointer.value + offsetof(struct vmcs12_region, launch_state)),
                                &launch_state, sizeof launch_state) &&
                   port_l1_read(vcpu, fields, vmcs12->field, sizeof vmcs12->field);
     if (!is_ram)
@@ -34,6 +35,7 @@ bool vmcs12_load(struct nvmx_vcpu *vcpu, l1pa_t pointer)
 #include <nvmx/vmcs_fields.def>
 #undef FIELD
     vmcs12->launched = is_ram && launch_state == LAUNCH_STATE_LAUNCHED;
+    vmcs12->is_shadow = is_ram && (revision & REVISION_SHADOW) != 0;
     vmcs12_set_all_dirty(vcpu);
     bitmaps_reset(vcpu);
     return is_ram;
@@ -65,6 +67,19 @@ void vmcs12_set_clear(struct nvmx_vcpu *vcpu, l1pa_t pointer)
     uint32_t clear = 0;
     port_l1_write(vcpu, l1pa(pointer.value + offsetof(struct vmcs12_region, launch_state)), &clear,
                   sizeof clear);
+}
+
+uint64_t vmcs12_region_read(struct nvmx_vcpu *vcpu, l1pa_t region, enum vmcs_field field)
+{
+    uint64_t value;
+    l1pa_t at = l1pa(region.value + offsetof(struct vmcs12_region, field) + field * sizeof value);
+    return port_l1_read(vcpu, at, &value, sizeof value) ? value & field_mask(field) : field_mask(field);
+}
+
+void vmcs12_region_write(struct nvmx_vcpu *vcpu, l1pa_t region, enum vmcs_field field, uint64_t value)
+{
+    l1pa_t at = l1pa(region.value + offsetof(struct vmcs12_region, field) + field * sizeof value);
+    port_l1_write(vcpu, at, &value, sizeof value);
 }
 
 void vmcs12_sync_rare(struct nvmx_vcpu *vcpu)

@@ -91,8 +91,9 @@ struct nvmx_vcpu_pages {
     l0pa_t io_bitmap_a, io_bitmap_b; // vmcs02's merged bitmaps
     l0pa_t msr_bitmap;
     l0pa_t shadow_vmcs, vmread_bitmap, vmwrite_bitmap; // for VMCS shadowing; address 0: L1's VMREADs exit
-    l0pa_t ept02_pool;                                 // first of ept02_pool_pages contiguous pages
-    uint32_t ept02_pool_pages;                         // at least 64
+    l0pa_t shadow02_vmcs, vmread02_bitmap, vmwrite02_bitmap; // ... by L1, for its L2s: when L1 is offered it
+    l0pa_t ept02_pool;                                       // first of ept02_pool_pages contiguous pages
+    uint32_t ept02_pool_pages;                               // at least 64
 };
 
 struct nvmx_vcpu_config {
@@ -166,6 +167,7 @@ struct vmcs12 {
     uint64_t field[F_COUNT];
     struct field_set dirty;      // written by L1 (all of them after VMPTRLD) since the last successful entry
     bool launched;               // launch state as L1 sees it
+    bool is_shadow;              // a shadow VMCS: L1 reads and writes it, and cannot enter it
     bool entered_from_long_mode; // L1 was in IA-32e mode at the last entry whose checks held
     bool rare_in_vmcs02;         // SAVE_RARE fields that are not dirty: the truth is in vmcs02
 };
@@ -183,6 +185,16 @@ struct vmcs_shadow {
 struct overlooked {
     bool changed;
     uint64_t rip, rflags, activity;
+};
+
+// The shadow VMCS that L2's VMREAD and VMWRITE work on when L1 uses VMCS shadowing itself (shadow12.c).
+struct vmcs_shadow12 {
+    bool initialized;                  // its region, by VMCLEAR
+    bool linked;                       // vmcs02 links to it
+    bool open;                         // it holds fields of the VMCS at `region`
+    l1pa_t region;                     //
+    struct field_set loaded, writable; // these, and those of them that L2 may have written
+    struct vmcs vmcs;
 };
 
 struct nvmx_vcpu {
@@ -203,6 +215,7 @@ struct nvmx_vcpu {
 
     struct vmcs vmcs01, vmcs02;
     struct vmcs_shadow shadow;
+    struct vmcs_shadow12 shadow12;
     struct vmcs *current; // the processor's current VMCS: &vmcs01 or &vmcs02; NULL when not loaded
 
     // L1's VMX operation

@@ -223,15 +223,15 @@ static void a_shadow_vmcs_is_active_on_one_processor(void)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BARE(l2_reads_and_writes_the_shadow),
-        BARE(the_bitmaps_choose),
-        BARE(wide_encodings_exit),
-        BARE(failures),
-        BARE(privilege_is_checked_behind_the_exit),
-        BARE(operands_fault),
-        BARE(without_the_control_both_exit),
-        BARE(a_shadow_vmcs_is_not_entered),
-        BARE(the_controls_and_the_link_are_checked),
+        BOTH(l2_reads_and_writes_the_shadow),
+        BOTH(the_bitmaps_choose),
+        BOTH(wide_encodings_exit),
+        BOTH(failures),
+        BOTH(privilege_is_checked_behind_the_exit),
+        BOTH(operands_fault),
+        BOTH(without_the_control_both_exit),
+        BOTH(a_shadow_vmcs_is_not_entered),
+        BOTH(the_controls_and_the_link_are_checked),
         BARE(a_shadow_vmcs_is_active_on_one_processor, .vcpu_count = 2),
     };
     return cmocka_run_group_tests_name("VMCS shadowing by L1", tests, NULL, NULL);

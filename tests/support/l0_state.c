@@ -28,6 +28,9 @@ static void destroy(struct nvmx_vcpu *vcpu, struct nvmx_cpu *cpu)
     poison_page(pages.shadow_vmcs, 1);
     poison_page(pages.vmread_bitmap, 1);
     poison_page(pages.vmwrite_bitmap, 1);
+    poison_page(pages.shadow02_vmcs, 1);
+    poison_page(pages.vmread02_bitmap, 1);
+    poison_page(pages.vmwrite02_bitmap, 1);
     poison_page(pages.ept02_pool, used);
 }
 
@@ -74,7 +77,7 @@ static bool is_another_miss(struct virtual_processor *p)
 {
     uint32_t reason = p->vcpu->exit.reason;
     if (!p->vcpu->in_l2 || (reason != EXIT_EPT_VIOLATION && reason != EXIT_RDMSR && reason != EXIT_WRMSR &&
-                            reason != EXIT_IO_INSTRUCTION))
+                            reason != EXIT_IO_INSTRUCTION && reason != EXIT_VMREAD && reason != EXIT_VMWRITE))
         return false;
     uint64_t rip = nvmx_read(p->vcpu, F_GUEST_RIP);
     bool another = rip == p->restored_at;
