@@ -243,6 +243,7 @@ void shadow12_close(struct nvmx_vcpu *vcpu);  // what L2 wrote goes into L1's me
 // --- route.c, reflect.c
 // -----------------------------------------------------------------------------------------
 enum route { ROUTE_TO_L1, ROUTE_TO_L0, ROUTE_HANDLED };
+enum route posted_route(struct nvmx_vcpu *vcpu);   // an external interrupt while L2 runs
 enum route shadow12_route(struct nvmx_vcpu *vcpu); // L2's VMREAD or VMWRITE
 enum route route_l2_exit(struct nvmx_vcpu *vcpu);
 enum route ept_fault_route(struct nvmx_vcpu *vcpu);   // ept_fault.c: L2's EPT violation

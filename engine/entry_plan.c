@@ -24,7 +24,7 @@ static void plan_controls(struct nvmx_vcpu *vcpu, uint64_t *field)
     const struct nvmx_l0_policy *policy = &vcpu->config.policy;
     uint32_t pin = vmcs12_pin(vcpu), primary = vmcs12_primary(vcpu), secondary = vmcs12_secondary(vcpu);
 
-    field[F_PIN_BASED_CONTROLS] = adjust(vcpu, CAPS_PIN, pin | policy->pin);
+    field[F_PIN_BASED_CONTROLS] = adjust(vcpu, CAPS_PIN, (pin & ~PIN_POSTED_INTERRUPTS) | policy->pin);
 
     // (1) I/O: with bitmaps of L1's, or none of its own but some of L0's: our bitmaps; unconditional: as L1
     // said

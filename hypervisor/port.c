@@ -153,6 +153,12 @@ void port_explain(struct nvmx_vcpu *vcpu, const struct check_broken *broken)
     log_line("vcpu %u: VM entry: %s", vcpu_of(vcpu)->cpu->index, text);
 }
 
+void port_end_interrupt(struct nvmx_vcpu *vcpu)
+{
+    (void)vcpu; // in passthrough the processor's local APIC is the vcpu's
+    apic_write(APIC_EOI, 0);
+}
+
 bool port_interrupt_is_due(struct nvmx_vcpu *vcpu)
 {
     (void)vcpu; // in passthrough the processor's local APIC is the vcpu's

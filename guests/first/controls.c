@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Controls that no other file of this L1 uses: secondary controls that are not activated, debug controls,
 // VMCS shadowing.
+#include "apic.h"
 #include "first.h"
+#include "trap.h"
 #include "x86.h"
 
 #define DR7_L1 0x405ull // breakpoint 1, at an address that nobody executes
@@ -73,22 +75,18 @@ void test_debug_controls(struct cpu *cpu)
 
 #define SHADOW_INDICATOR (1u << 31)
 
-static uint64_t shadow_memory[2]; // L2's memory operands
-
 // Reads and writes a field in a register and in memory, then one that exits.
 static void l2_uses_shadow(void)
 {
     uint64_t value = 0;
+    volatile uint64_t *memory = cpu_self()->argument;
     __asm__ volatile("vmread %1, %0" : "=r"(value) : "r"((uint64_t)VMCS_GUEST_RSP) : "cc");
     l2_call(value);
-    __asm__ volatile("vmread %1, %0"
-                     : "=m"(shadow_memory[0])
-                     : "r"((uint64_t)VMCS_GUEST_RSP)
-                     : "cc", "memory");
-    l2_call(shadow_memory[0]);
+    __asm__ volatile("vmread %1, %0" : "=m"(memory[0]) : "r"((uint64_t)VMCS_GUEST_RSP) : "cc", "memory");
+    l2_call(memory[0]);
     __asm__ volatile("vmwrite %0, %1" : : "r"(0x1234ul), "r"((uint64_t)VMCS_GUEST_RIP) : "cc");
-    shadow_memory[1] = 0x5678;
-    __asm__ volatile("vmwrite %0, %1" : : "m"(shadow_memory[1]), "r"((uint64_t)VMCS_GUEST_CR3) : "cc");
+    memory[1] = 0x5678;
+    __asm__ volatile("vmwrite %0, %1" : : "m"(memory[1]), "r"((uint64_t)VMCS_GUEST_CR3) : "cc");
     __asm__ volatile("vmread %1, %0" : "=r"(value) : "r"((uint64_t)VMCS_GUEST_RIP) : "cc");
     l2_call(value);
     __asm__ volatile("vmread %1, %0" : "=r"(value) : "r"((uint64_t)VMCS_GUEST_CR0) : "cc");
@@ -136,4 +134,55 @@ void test_vmcs_shadowing(struct cpu *cpu)
     l2_write(VMCS_VMCS_LINK_POINTER, VMX_NO_VMCS);
     l2_restart(l2, l2_uses_shadow);
     fact_exit_skip(cpu, l2, "no control: VMREAD exits", EXIT_VMREAD, 3);
+}
+
+#define NOTIFICATION_VECTOR 0x62u
+#define POSTED_VECTOR       0x51u
+
+// With interrupts disabled, then enabled, L2 posts an interrupt to itself, and notifies itself.
+static void l2_posts(void)
+{
+    struct cpu *cpu = cpu_self();
+    uint8_t *descriptor = (uint8_t *)(uintptr_t)cpu->argument[0]; // requests, then the notification bit
+    __asm__ volatile("int $0x50");                                // L2's IDT and stack are touched
+    uint64_t count = cpu->trap.count;
+    for (uint32_t i = 0; i < 2; i++) {
+        descriptor[(POSTED_VECTOR + i) / 8] |= (uint8_t)(1u << (POSTED_VECTOR + i) % 8);
+        descriptor[32] |= 1;
+    }
+    __asm__ volatile("sti" : : : "memory");
+    apic_send(cpu->apic_id, APIC_FIXED | NOTIFICATION_VECTOR);
+    while (cpu->trap.count == count)
+        x86_pause();
+    __asm__ volatile("cli" : : : "memory");
+    l2_call(cpu->trap.vector);
+}
+
+// The descriptor has a page: Bochs 3.0 wants it so.
+void test_posted_interrupts(struct cpu *cpu)
+{
+    if (!fact_offered(cpu, "posted interrupts", VMCS_PIN_BASED_CONTROLS, PIN_POSTED_INTERRUPTS))
+        return;
+    uint8_t *page = cpu_allocate_page(cpu), *descriptor = cpu_allocate_page(cpu);
+    cpu->argument[0] = cpu_physical(descriptor);
+    struct l2 *l2 = l2_create(cpu, l2_posts);
+    l2_set(VMCS_PIN_BASED_CONTROLS, PIN_EXTERNAL_INTERRUPT_EXITING | PIN_POSTED_INTERRUPTS);
+    l2_set(VMCS_PRIMARY_CONTROLS, PRIMARY_USE_TPR_SHADOW);
+    l2_set_secondary(SECONDARY_VIRTUAL_INTERRUPT_DELIVERY);
+    l2_set(VMCS_VM_EXIT_CONTROLS, EXIT_ACKNOWLEDGE_INTERRUPT_ON_EXIT);
+    for (uint32_t field = VMCS_EOI_EXIT_BITMAP_0; field <= VMCS_EOI_EXIT_BITMAP_3; field += 2)
+        l2_write(field, 0);
+    l2_write(VMCS_VIRTUAL_APIC_ADDRESS, cpu_physical(page));
+    l2_write(VMCS_TPR_THRESHOLD, 0);
+    l2_write(VMCS_GUEST_INTERRUPT_STATUS, 0);
+    l2_write(VMCS_POSTED_INTERRUPT_VECTOR, NOTIFICATION_VECTOR);
+    l2_write(VMCS_POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, cpu_physical(descriptor));
+    cpu->trap_needs_eoi = false;
+    if (!fact_call(cpu, l2, "the vector that L2 takes, without an exit", POSTED_VECTOR + 1))
+        return;
+    fact(cpu, "guest interrupt status: in service, requested", l2_read(VMCS_GUEST_INTERRUPT_STATUS),
+         (POSTED_VECTOR + 1) << 8 | POSTED_VECTOR);
+    fact(cpu, "the descriptor's requests", descriptor[POSTED_VECTOR / 8], 0);
+    fact(cpu, "its notification bit", descriptor[32], 0);
+    fact_true(cpu, "the notification is not in service", !apic_is_in_service(NOTIFICATION_VECTOR));
 }

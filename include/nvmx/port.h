@@ -69,6 +69,10 @@ struct port_detected {
 };
 void port_detector(struct nvmx_vcpu *vcpu, const struct port_detected *line);
 
+// The external interrupt that the processor acknowledged at the last exit ends: an EOI to the local APIC that
+// is the vcpu's. (Posted-interrupt processing.)
+void port_end_interrupt(struct nvmx_vcpu *vcpu);
+
 // Would an interrupt be delivered to the vcpu now, if RFLAGS.IF were 1 and nothing blocked it? Asked only
 // with nvmx_vcpu_config.entry_overlooks_events.
 bool port_interrupt_is_due(struct nvmx_vcpu *vcpu);

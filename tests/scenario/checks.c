@@ -102,9 +102,14 @@ static void judge_pair(const struct pair_world *world, unsigned pair, enum pair_
     if (!pair_make(pair, side, world, field))
         return;
     world_note("%s, pair %u, %s", rule->id, pair_variant(pair), side == PAIR_LEGAL ? "legal" : "broken");
-    uint64_t qualification;
+    uint64_t qualification, link = field[F_VMCS_LINK_POINTER];
+    bool becomes_active = world->mode == PAIR_RUN && side == PAIR_LEGAL && link != ~0ull;
+    if (becomes_active)
+        l1_vmclear(link); // a region must be initialized before it is used, and is left alone while it is
     enum outcome_kind seen = enter(world->mode, &qualification);
     enum outcome_kind right = side == PAIR_LEGAL ? ENTERS : verdict_of_stage((enum check_stage)rule->stage);
+    if (becomes_active)
+        l1_vmclear(link);
     if (seen != right || qualification != (side == PAIR_LEGAL ? 0 : rule->qualification))
         fail_msg("%s, pair %u, %s: %s (%llu)", rule->id, pair_variant(pair),
                  side == PAIR_LEGAL ? "legal" : "broken", verdict_name(seen),

@@ -187,14 +187,14 @@ static void the_controls_are_checked(void)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BARE(a_notification_delivers_what_was_posted),
-        BARE(closed_interrupts_do_not_matter),
-        BARE(another_vector_exits),
-        BARE(a_halted_guest_wakes_up),
-        BARE(a_masked_request_waits),
-        BARE(a_notification_without_requests_is_nothing),
-        BARE(the_highest_request_counts),
-        BARE(the_controls_are_checked),
+        BOTH(a_notification_delivers_what_was_posted),
+        BOTH(closed_interrupts_do_not_matter),
+        BOTH(another_vector_exits),
+        BOTH(a_halted_guest_wakes_up),
+        BOTH(a_masked_request_waits),
+        BOTH(a_notification_without_requests_is_nothing),
+        BOTH(the_highest_request_counts),
+        BOTH(the_controls_are_checked),
     };
     return cmocka_run_group_tests_name("posted interrupts", tests, NULL, NULL);
 }

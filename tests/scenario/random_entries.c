@@ -196,8 +196,8 @@ static void prepare(struct l2 *l2, uint64_t base[F_COUNT])
         uint64_t value = 0;
         expect_succeed(try_vmread(encodings[i], &value));
         bool never_written = value >> 52 == 0xbad || value >> 16 == 0xbad || encodings[i] == VMCS_VPID ||
-                             encodings[i] == VMCS_GUEST_INTERRUPT_STATUS ||
-                             encodings[i] == VMCS_EPTP_INDEX || encodings[i] == VMCS_PML_INDEX;
+                             encodings[i] == VMCS_GUEST_INTERRUPT_STATUS || encodings[i] == VMCS_EPTP_INDEX ||
+                             encodings[i] == VMCS_PML_INDEX || encodings[i] == VMCS_POSTED_INTERRUPT_VECTOR;
         base[i] = never_written ? 0 : value; // the poison of the bare machine
         l1_set_gpr(GPR_RAX, 0);
         l1_vmwrite(encodings[i], base[i]);

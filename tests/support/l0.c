@@ -747,6 +747,11 @@ unsigned l0_log_count(void)
     return world->log_count;
 }
 
+void port_end_interrupt(struct nvmx_vcpu *vcpu)
+{
+    (void)vcpu; // the model has no interrupts in service
+}
+
 bool port_interrupt_is_due(struct nvmx_vcpu *vcpu)
 {
     return ((struct virtual_processor *)vcpu->l0_data)->cpu->interrupt_count != 0;

@@ -157,13 +157,12 @@ static void known_l1s_load(void **state)
                      0);
 }
 
-// Posted interrupts and PERF_GLOBAL_CTRL are among the processor's defects (FACTS), and never offered.
+// PERF_GLOBAL_CTRL is among the processor's defects (FACTS), and never offered.
 static void defects_are_not_offered(void **state)
 {
     (void)state;
     struct nvmx_caps offered;
     nvmx_caps_offer(&processor_rich.vmx, &offered);
-    assert_false(nvmx_caps_allowed1(&offered, CAPS_PIN) & PIN_POSTED_INTERRUPTS);
     assert_false(nvmx_caps_allowed1(&offered, CAPS_ENTRY) & ENTRY_LOAD_PERF_GLOBAL_CTRL);
     assert_false(nvmx_caps_allowed1(&offered, CAPS_EXIT) & EXIT_LOAD_PERF_GLOBAL_CTRL);
 }
