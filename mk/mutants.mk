@@ -3,7 +3,7 @@
 # The tests are built once more, without sanitizers, with the engine as a shared library: a mutant is another one.
 
 MUTANTS_DIR := $(BUILD)/mutants
-MUTANT_CFLAGS := -std=c11 -D_GNU_SOURCE -O1 -fPIC -w -Iinclude -Ihw/model -Itests/support
+MUTANT_CFLAGS := -std=c11 -D_GNU_SOURCE -O1 -fPIC -w -Iinclude -Ihw/model -Itests/support -Itests/checks
 MUTANTS_ENGINE_OBJ := $(patsubst %.c,$(MUTANTS_DIR)/obj/%.o,$(wildcard engine/*.c))
 MUTANTS_SUPPORT_OBJ := $(patsubst %.c,$(MUTANTS_DIR)/obj/%.o,$(wildcard hw/model/*.c tests/support/*.c))
 MUTANTS_SUITES := $(patsubst tests/scenario/%.c,$(MUTANTS_DIR)/scenario-%,$(wildcard tests/scenario/*.c))
