@@ -102,7 +102,10 @@ static uint64_t violation_qualification(const struct hw_cpu *cpu, const struct a
     if (counts_as_write(cpu, request) && as_write)
         qualification |= 1 << 0 | 1 << 1;
     qualification |= (uint64_t)(rights & 7) << 3;
-    if (cpu_has_secondary(cpu, SECONDARY_MODE_BASED_EXECUTE_CONTROL) && (rights & RIGHT_EXECUTE_USER))
+    // Bit 6 is undefined without mode-based execute control.
+    if (cpu_has_secondary(cpu, SECONDARY_MODE_BASED_EXECUTE_CONTROL)
+            ? rights & RIGHT_EXECUTE_USER
+            : model_poison(cpu->machine, cpu->current->region, F_EXIT_QUALIFICATION) & 1 << 6)
         qualification |= 1 << 6;
     if (request->has_linear)
         qualification |= 1 << 7;

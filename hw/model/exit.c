@@ -95,6 +95,16 @@ static void save_control_registers(struct hw_cpu *cpu)
     }
 }
 
+// The base of an unusable segment: that of FS and GS is saved, and bits 63:32 of the data segments' are 0.
+static uint64_t unusable_base(const struct hw_cpu *cpu, unsigned segment)
+{
+    if (segment == SEGMENT_FS || segment == SEGMENT_GS)
+        return cpu->r.segment[segment].base;
+    return (uint32_t)model_poison(cpu->machine, cpu->current->region,
+                                  (enum vmcs_field)(F_GUEST_ES_BASE + segment)) &
+           0x7fffffff;
+}
+
 // Saving Segment Registers and Descriptor-Table Registers. Most of an unusable segment is undefined.
 static void save_segments(struct hw_cpu *cpu)
 {
@@ -104,7 +114,7 @@ static void save_segments(struct hw_cpu *cpu)
         bool usable = !(s->access_rights & SEGMENT_UNUSABLE);
         vmcs_set(cpu, (enum vmcs_field)(F_GUEST_ES_SELECTOR + i), s->selector);
         set_or_poison(cpu, (enum vmcs_field)(F_GUEST_ES_LIMIT + i), usable, s->limit);
-        vmcs_set(cpu, (enum vmcs_field)(F_GUEST_ES_BASE + i), s->base);
+        vmcs_set(cpu, (enum vmcs_field)(F_GUEST_ES_BASE + i), usable ? s->base : unusable_base(cpu, i));
         uint32_t rights = s->access_rights;
         if (!usable) // only that, and the DPL of SS, are defined
             rights = SEGMENT_UNUSABLE | (rights & (i == SEGMENT_SS ? 0x60 : 0)) | 0xa00;

@@ -4,6 +4,7 @@
 #define MODEL_MODEL_H
 
 #include "machine.h"
+#include "vmcs_data.h"
 #include <nvmx/controls.h>
 
 #define NO_ADDRESS UINT64_MAX // "current-VMCS pointer" when there is none
@@ -33,66 +34,6 @@ struct registers {
     uint64_t efer, pat, debugctl, perf_global_ctrl;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 };
-
-// --- vmcs_cache.c: the VMCS data that a logical processor holds
-
-struct vmcs_data {
-    uint64_t field[F_COUNT];
-    uint8_t written[F_COUNT]; // software wrote it, or an exit saved it, since VMCLEAR initialised the region
-    bool launched;
-    bool shadow; // bit 31 of the revision identifier
-};
-
-struct active_vmcs {
-    uint64_t region;
-    struct vmcs_data data;
-    uint8_t memory[PAGE_SIZE]; // what the region holds meanwhile: nobody may change it
-    struct vmcs_count *count;
-    struct active_vmcs *next;
-};
-
-// Makes the VMCS of `region` active here (loading it from memory unless it is) and returns it.
-struct active_vmcs *vmcs_cache_activate(struct hw_cpu *cpu, uint64_t region, const char *instruction);
-struct active_vmcs *vmcs_cache_find(const struct hw_cpu *cpu, uint64_t region); // NULL: not active here
-void vmcs_cache_clear(struct hw_cpu *cpu, uint64_t region);                     // VMCLEAR's work
-void vmcs_cache_maybe_write_back(struct hw_cpu *cpu, struct active_vmcs *vmcs); // the adversarial moment
-void vmcs_cache_write_back(struct hw_cpu *cpu);                                 // every VMCS that is active here
-void vmcs_cache_check(
-    struct hw_cpu *cpu); // the regions of all VMCSs active here are as the processor left them
-void vmcs_cache_drop(struct hw_cpu *cpu);
-void vmcs_cache_write_abort_indicator(struct hw_cpu *cpu, uint32_t indicator); // of the current VMCS
-
-// --- vmcs_record.c: what is known of a VMCS wherever it is
-
-struct vmcs_record {
-    struct vmcs_count count;
-    uint64_t left; // checksum of the region as the processor left it
-    char name[48]; // "vmcs02 of vcpu 0"
-};
-struct vmcs_record *vmcs_record(struct machine *machine, uint64_t region);
-const char *vmcs_label(const struct machine *machine, uint64_t region); // "0x10a000 (vmcs02 of vcpu 0)"
-
-// The layout in memory (vmcs_region.c), different in every machine.
-enum region_state {
-    REGION_FRESH,       // never initialised by VMCLEAR
-    REGION_INITIALIZED, //
-    REGION_DAMAGED,     // software wrote it
-    REGION_ACTIVE,      // from when the VMCS was active somewhere
-    REGION_STALE,       // from an earlier VMCLEAR than the last one
-};
-void vmcs_region_make_layout(struct machine *machine);
-uint32_t vmcs_region_revision(const struct machine *machine, uint64_t region);
-enum region_state vmcs_region_load(struct machine *machine, uint64_t region, struct vmcs_data *data);
-void vmcs_region_store(struct machine *machine, uint64_t region, const struct vmcs_data *data);
-void vmcs_region_scatter(const struct machine *machine, uint64_t region, const struct vmcs_data *data,
-                         uint64_t random);
-
-// The current VMCS's fields, for the processor's own use: one that was never written stops the test.
-uint64_t vmcs_get(struct hw_cpu *cpu, enum vmcs_field field);
-uint64_t vmcs_get_unchecked(const struct hw_cpu *cpu, enum vmcs_field field); // ... or does not
-void vmcs_set(struct hw_cpu *cpu, enum vmcs_field field, uint64_t value);
-void vmcs_poison(struct hw_cpu *cpu, enum vmcs_field field); // what the manual leaves undefined
-uint64_t model_poison(const struct machine *machine, uint64_t region, enum vmcs_field field);
 
 // --- fields.c: which fields exist, how wide they are
 
@@ -261,7 +202,7 @@ struct machine {
     uint8_t *l0_page; // one byte a page: belongs to L0
     uint8_t *port;    // what each I/O port holds
     uint64_t random;
-    uint64_t layout_key; // of VMCS regions
+    uint64_t layout_key;        // of VMCS regions
     bool writes_back_when_told; // and not at moments of its own choosing
     uint16_t slot[F_COUNT];
     bool exists[F_COUNT]; // on this processor

@@ -138,7 +138,7 @@ static void observe(struct hw_cpu *cpu, unsigned level)
         const struct segment *s = &r->segment[i];
         bool usable = !(s->access_rights & SEGMENT_UNUSABLE);
         o.segment_selector[i] = s->selector;
-        o.segment_base[i] = s->base;
+        o.segment_base[i] = usable || i == SEGMENT_FS || i == SEGMENT_GS ? s->base : 0;
         o.segment_limit[i] = usable ? s->limit : 0;
         o.segment_rights[i] = usable ? s->access_rights : SEGMENT_UNUSABLE;
     }
