@@ -120,17 +120,13 @@ static void an_exception_through_a_task_gate_exits(void)
 static void faults_come_first(void)
 {
     static const struct {
-        struct op op;
-        uint32_t interruption, error_code;
+        uint32_t length, interruption, error_code;
     } cases[] = {
-        {{.kind = OP_TASK_SWITCH, .a = BUSY_TSS}, 0x80000b0d, BUSY_TSS},
-        {{.kind = OP_TASK_SWITCH, .a = ABSENT_TSS}, 0x80000b0b, ABSENT_TSS},
-        {{.kind = OP_TASK_SWITCH, .a = BEYOND}, 0x80000b0d, BEYOND},
-        {{.kind = OP_TASK_SWITCH, .a = FREE_TSS | 4}, 0x80000b0d, FREE_TSS | 4},
-        {{.kind = OP_TASK_SWITCH, .a = 3}, 0x80000b0d, 0},
-        {{.kind = OP_INT, .a = BAD_GATE}, 0x80000b0d, BUSY_TSS},
+        {7, 0x80000b0d, BUSY_TSS},     {7, 0x80000b0b, ABSENT_TSS}, {7, 0x80000b0d, BEYOND},
+        {7, 0x80000b0d, FREE_TSS | 4}, {7, 0x80000b0d, 0},          {2, 0x80000b0d, BUSY_TSS},
     };
-    L2_PROGRAM(l2, cases[0].op, cases[1].op, cases[2].op, cases[3].op, cases[4].op, cases[5].op, VMCALL);
+    L2_PROGRAM(l2, CALL_TASK(BUSY_TSS), CALL_TASK(ABSENT_TSS), CALL_TASK(BEYOND), CALL_TASK(FREE_TSS | 4),
+               CALL_TASK(3), INT(BAD_GATE), VMCALL);
     prepare(&l2);
     l1_vmwrite(VMCS_EXCEPTION_BITMAP, 1u << VECTOR_GP | 1u << VECTOR_NP | 1u << VECTOR_TS);
     uint64_t rip = l2.code;
@@ -144,7 +140,7 @@ static void faults_come_first(void)
         assert_int_equal(l1_vmread(VMCS_VM_EXIT_INTERRUPTION_INFO), cases[i].interruption);
         assert_int_equal(l1_vmread(VMCS_VM_EXIT_INTERRUPTION_ERROR_CODE), cases[i].error_code);
         assert_int_equal(l1_vmread(VMCS_GUEST_RIP), rip);
-        rip += op_length(&cases[i].op);
+        rip += cases[i].length;
     }
 }
 
