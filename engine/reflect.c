@@ -194,7 +194,8 @@ static void become_l1(struct nvmx_vcpu *vcpu, uint64_t efer, uint64_t pat)
     vcpu->in_l2 = false;
     vcpu->entry_pending = false;
     vcpu->event.info = 0;
-    shadow12_close(vcpu);
+    if (vcpu->shadow12.open)
+        shadow12_close(vcpu);
     if (vcpu->config.branch_predictor_barrier)
         hw_wrmsr(vcpu->cpu, MSR_IA32_PRED_CMD, PRED_CMD_IBPB);
     vmcs_make_current(vcpu, &vcpu->vmcs01);
