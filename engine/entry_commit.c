@@ -120,21 +120,19 @@ static bool stage_holds(struct nvmx_vcpu *vcpu, const struct check_input *input,
 }
 
 // Which stages can come out differently than they did at the last successful entry of this vmcs12: by what L1
-// has written since, by its mode, by an event to inject, and by what lies in its memory. What an exit saved
-// is legal.
+// has written since, by an event to inject, and by what lies in its memory. What an exit saved is legal.
 struct what_to_check {
     bool controls, controls_hot, host, guest, guest_hot, rip;
 };
 
-static struct what_to_check what_to_check(const struct nvmx_vcpu *vcpu, bool long_mode, bool has_pdpte)
+static struct what_to_check what_to_check(const struct nvmx_vcpu *vcpu, bool has_pdpte)
 {
     const struct field_set *dirty = &vcpu->vmcs12.dirty;
     struct what_to_check what = {.controls = field_set_meets(dirty, &vcpu->controls)};
     bool event = (vmcs12_get(vcpu, F_VM_ENTRY_INTERRUPTION_INFO) & INTERRUPTION_VALID) != 0;
     bool vtpr = (vmcs12_primary(vcpu) & PRIMARY_USE_TPR_SHADOW) != 0;
     what.controls_hot = what.controls || event || vtpr;
-    what.host = what.controls || field_set_meets(dirty, &vcpu->host) ||
-                long_mode != vcpu->vmcs12.entered_from_long_mode;
+    what.host = what.controls || field_set_meets(dirty, &vcpu->host);
     what.guest = what.controls || field_set_meets(dirty, &vcpu->guest_not_hot);
     what.guest_hot =
         what.guest || event || has_pdpte || vmcs12_get(vcpu, F_VMCS_LINK_POINTER) != ~0ull ||
@@ -150,7 +148,7 @@ static bool entry_checks_hold(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
 {
     bool long_mode = (vmcs_read(vcpu, F_GUEST_IA32_EFER) & EFER_LMA) != 0;
     entry_plan_pdptes(vcpu, plan);
-    const struct what_to_check what = what_to_check(vcpu, long_mode, plan->has_pdpte);
+    const struct what_to_check what = what_to_check(vcpu, plan->has_pdpte);
     if (what.guest)
         vmcs12_sync_rare(vcpu);
     const struct check_input input = {
@@ -174,7 +172,6 @@ static bool entry_checks_hold(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
         if (!report_holds(vcpu, &input, STAGE_GUEST_HOT, &report))
             return false;
     }
-    vcpu->vmcs12.entered_from_long_mode = long_mode;
     return true;
 }
 

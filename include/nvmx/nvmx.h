@@ -168,7 +168,6 @@ struct vmcs12 {
     struct field_set dirty;      // written by L1 (all of them after VMPTRLD) since the last successful entry
     bool launched;               // launch state as L1 sees it
     bool is_shadow;              // a shadow VMCS: L1 reads and writes it, and cannot enter it
-    bool entered_from_long_mode; // L1 was in IA-32e mode at the last entry whose checks held
     bool rare_in_vmcs02;         // SAVE_RARE fields that are not dirty: the truth is in vmcs02
 };
 

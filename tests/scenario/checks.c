@@ -229,11 +229,30 @@ static void each_hot_field_is_checked_alone(void)
     expect_exit(EXIT_CPUID);
 }
 
+// L2 leaves IA-32e mode; the exit saves CR0 and the VM-entry controls, but not IA32_EFER, which fits no
+// longer.
+static void what_l2_changed_is_checked_with_what_the_exit_left(void)
+{
+    L2_PROGRAM(l2, TO_COMPATIBILITY_MODE, MOV_TO_CR(0, CR0_PE | CR0_NE | CR0_ET | CR0_WP), VMCALL, VMCALL);
+    l1_prepare(&l2);
+    l1_set(VMCS_SECONDARY_CONTROLS, SECONDARY_UNRESTRICTED_GUEST);
+    l1_clear(VMCS_VM_EXIT_CONTROLS, EXIT_SAVE_EFER);
+    l1_vmlaunch();
+    expect_exit(EXIT_VMCALL);
+    l1_skip_instruction();
+    try_vmresume();
+    expect_entry_failure(33, 0);
+    l1_vmwrite(VMCS_GUEST_IA32_EFER, EFER_NXE);
+    l1_vmresume();
+    expect_exit(EXIT_VMCALL);
+}
+
 static const struct CMUnitTest tests[] = {
     BOTH(the_linked_vmcs_is_looked_at_by_every_entry),
     BOTH(vtpr_is_looked_at_by_every_entry),
     BOTH(each_hot_field_is_checked_alone),
     BOTH_WITH(each_hot_field_is_checked_alone, ", without VMCS shadowing", .without_vmcs_shadowing = true),
+    BOTH(what_l2_changed_is_checked_with_what_the_exit_left),
     BOTH(every_pair_stopped),
     BOTH_WITH(every_pair_stopped, ", sparse processor", .processor = &processor_sparse),
     BOTH_WITH(every_pair_stopped, ", without VMCS shadowing", .without_vmcs_shadowing = true),
