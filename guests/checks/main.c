@@ -94,6 +94,8 @@ static void print_disagreement(uint64_t at, const uint64_t *field, const struct 
     if ((field[F_PIN_BASED_CONTROLS] & PIN_POSTED_INTERRUPTS) != 0)
         console_print(cpu, " (posted-interrupt descriptor %lx)",
                       field[F_POSTED_INTERRUPT_DESCRIPTOR_ADDRESS] & 0xfff);
+    if ((field[F_GUEST_SS_SELECTOR] & ~3ull) == 0)
+        console_print(cpu, " (SS selector 0)");
     for (uint32_t i = 0; i < change_count; i++)
         console_print(cpu, "; %s %lx to %lx", vmcs_field_name(change[i].field), change[i].from, change[i].to);
     console_print(cpu, "\n");
