@@ -3,10 +3,10 @@
 # gcov, into a folder of their own.
 
 COVERAGE_DIR := $(BUILD)/coverage
-COVERAGE_CFLAGS := -std=c11 -D_GNU_SOURCE -g -O0 -Iinclude -Ihw/model -Itests/support $(WARNINGS) -Werror
+COVERAGE_CFLAGS := -std=c11 -D_GNU_SOURCE -g -O0 -Iinclude -Ihw/model -Itests/support -Itests/checks $(WARNINGS) -Werror
 COVERAGE_ENGINE_SRC := $(wildcard engine/*.c)
 COVERAGE_ENGINE_OBJ := $(COVERAGE_ENGINE_SRC:%.c=$(COVERAGE_DIR)/obj/%.o)
-COVERAGE_WORLD_OBJ := $(patsubst %.c,$(COVERAGE_DIR)/obj/%.o,$(wildcard hw/model/*.c tests/support/*.c))
+COVERAGE_WORLD_OBJ := $(patsubst %.c,$(COVERAGE_DIR)/obj/%.o,$(wildcard hw/model/*.c tests/support/*.c tests/checks/*.c))
 COVERAGE_SUITES := $(patsubst tests/scenario/%.c,$(COVERAGE_DIR)/scenario-%,$(wildcard tests/scenario/*.c)) \
 	$(patsubst tests/unit/%.c,$(COVERAGE_DIR)/unit-%,$(wildcard tests/unit/*.c))
 

@@ -4,9 +4,9 @@
 
 EXHAUSTIVE_DIR := $(BUILD)/exhaustive
 EXHAUSTIVE_SRC := $(wildcard tests/exhaustive/*.c)
-EXHAUSTIVE_FAST_CFLAGS := -std=c11 -D_GNU_SOURCE -O2 -g -Iinclude -Ihw/model -Itests/support $(WARNINGS) -Werror
+EXHAUSTIVE_FAST_CFLAGS := -std=c11 -D_GNU_SOURCE -O2 -g -Iinclude -Ihw/model -Itests/support -Itests/checks $(WARNINGS) -Werror
 EXHAUSTIVE_FAST_OBJ := $(patsubst %.c,$(EXHAUSTIVE_DIR)/obj/%.o,$(EXHAUSTIVE_SRC) \
-	$(wildcard engine/*.c hw/model/*.c tests/support/*.c))
+	$(wildcard engine/*.c hw/model/*.c tests/support/*.c tests/checks/*.c))
 
 # Operations in a row, and seconds: it stops at whichever comes first.
 DEPTH ?= 200

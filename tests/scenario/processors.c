@@ -149,11 +149,29 @@ static void an_exit_in_the_middle_of_a_move_is_not_lost(void)
     }
 }
 
+// ... also when that comes in the middle of an insertion: `newcomer` is not on the list yet, and what is
+// behind it says that it is.
+static void an_interrupted_insertion_leaves_nothing_active(void)
+{
+    static struct vmcs newcomer;
+    L2_PROGRAM(l2, CPUID(1));
+    l1_prepare(&l2);
+    l1_vmlaunch();
+    struct nvmx_cpu *cpu = world_vcpu()->last;
+    newcomer.active_next = cpu->active;
+    cpu->active->active_link = &newcomer.active_next;
+    l0_do(L0_CLEARS_ALL);
+    l1_run(CPUID(0));
+    l1_vmresume();
+    expect_exit(EXIT_CPUID);
+}
+
 static const struct CMUnitTest tests[] = {
     NESTED(put_leaves_the_vmcss_active, .cpu_count = 2),
     NESTED(a_move_clears_what_is_active_on_the_old_processor, .cpu_count = 2),
     NESTED(a_processor_that_is_taken_away_is_not_asked_again, .cpu_count = 2),
     NESTED(every_vmcs_is_cleared_when_l0_stops, .cpu_count = 2),
+    NESTED(an_interrupted_insertion_leaves_nothing_active, .cpu_count = 2),
     NESTED(an_exit_in_the_middle_of_a_move_is_not_lost, .cpu_count = 2),
 };
 

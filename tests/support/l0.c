@@ -303,6 +303,13 @@ void l0_act(struct virtual_processor *p, enum l0_action action)
     switch (action) {
     case L0_DOES_NOTHING:
         return;
+    case L0_RESTARTS_L1:
+        l0_restart_l1(p, &p->start);
+        nvmx_write(p->vcpu, F_GUEST_RIP, L1_PADS + 0x1000);
+        return;
+    case L0_PENDS_NMI:
+        nvmx_pend_nmi(p->vcpu);
+        return;
     case L0_PUTS_AND_LOADS:
         nvmx_vcpu_put(p->vcpu);
         break;
@@ -341,7 +348,10 @@ void l0_act(struct virtual_processor *p, enum l0_action action)
 
 void l0_do(enum l0_action action)
 {
-    world->self->action = action;
+    struct virtual_processor *p = world->self;
+    if (p->action_count == sizeof(p->action) / sizeof(p->action[0]))
+        rule_broken(p->cpu, "the test asks for too much at once");
+    p->action[p->action_count++] = action;
 }
 
 void l0_do_in_exit(enum l0_action action)
@@ -383,9 +393,11 @@ static void maybe_move(struct virtual_processor *p)
 
 static void act_before_entry(struct virtual_processor *p)
 {
-    enum l0_action action = p->action;
-    p->action = L0_DOES_NOTHING;
-    l0_act(p, action);
+    enum l0_action action = p->action[0];
+    if (p->action_count > 0) {
+        memmove(&p->action[0], &p->action[1], --p->action_count * sizeof(p->action[0]));
+        l0_act(p, action);
+    }
     maybe_move(p);
     l0_maybe_save_and_restore(p);
 }

@@ -171,6 +171,8 @@ void world_begin(const struct world_config *config)
         p->next = code;
         l1_begin(p);
         l1_start_state(p, &start);
+        p->start = start;
+        p->start.cr4 |= CR4_VMXE; // when it begins again
         if (c->nested)
             l0_add_vcpu(p, &start);
         else

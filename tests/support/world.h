@@ -109,8 +109,10 @@ enum l0_action {
     L0_LOSES_PROCESSOR,   // nvmx_cpu_clear_all and VMXOFF where the vcpu is; it goes on on another processor
     L0_RETIRES,           // nvmx_vcpu_retire, and the vcpu is loaded where it was
     L0_RETIRES_ELSEWHERE, // ... asked for on another processor
+    L0_RESTARTS_L1,       // reset, and L1 is where VM exits lead, in its 64-bit mode
+    L0_PENDS_NMI,         // nvmx_pend_nmi
 };
-void l0_do(enum l0_action action); // at the next exit
+void l0_do(enum l0_action action); // at the next exit; called again, at the one behind it
 void l0_do_in_exit(enum l0_action action);
 uint64_t l0_remote_clear_count(void);
 // L0 may move the vcpu, too, at every exit, at random moments (seeded).

@@ -25,7 +25,9 @@ struct virtual_processor {
     bool reset;             // at the next opportunity
     uint64_t restored_at;   // L2's RIP when its vcpu was last made anew because of a miss
     bool parked;            // its fiber stops between two VM entries, and the test calls l0_step
-    enum l0_action action, action_in_exit;
+    enum l0_action action[4], action_in_exit;
+    unsigned action_count;
+    struct registers start; // of L1
 };
 
 struct world {
