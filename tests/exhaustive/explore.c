@@ -177,7 +177,7 @@ static void try_operation(size_t state, enum operation operation)
     snapshot_restore(here);
     step(operation, &specified, true);
     search.transitions++;
-    if (!seen_add(snapshot_fingerprint()))
+    if (!seen_add(snapshot_fingerprint(&specified)))
         return;
     state_add(state, operation, &specified);
     const char *problem = specified.in_l2 ? NULL : actor_probe(&specified);
@@ -222,7 +222,7 @@ int main(int count, char **argument)
     clock_gettime(CLOCK_MONOTONIC, &search.began);
     struct specified first = {.current = -1};
     state_add(0, 0, &first);
-    seen_add(snapshot_fingerprint());
+    seen_add(snapshot_fingerprint(&first));
     const char *stopped;
     if (world_stops(explore, &stopped))
         failed("%s", stopped);

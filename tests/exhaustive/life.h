@@ -93,6 +93,8 @@ void snapshot_take(struct snapshot *snapshot);
 void snapshot_restore(const struct snapshot *snapshot);
 // Of the engine and the model, without what nobody's behaviour depends on: counters, time, cached
 // translations, exit information, the contents of a region while its VMCS is current.
-struct fingerprint snapshot_fingerprint(void);
+// Of the specification too: were an engine that is wrong in a state that another path leads to rightly, it
+// must not pass for that.
+struct fingerprint snapshot_fingerprint(const struct specified *specified);
 
 #endif

@@ -212,9 +212,21 @@ static void mix_region(struct fingerprint *f, uint64_t region)
     mix_fields(f, words + 2);
 }
 
-struct fingerprint snapshot_fingerprint(void)
+static void mix_specified_vmcs(struct fingerprint *f, const struct vmcs_specified *vmcs)
+{
+    mix(f, (uint64_t)vmcs->launched << 24 | (uint64_t)vmcs->value << 16 | (uint64_t)vmcs->fs_base << 8 |
+               vmcs->fault);
+}
+
+struct fingerprint snapshot_fingerprint(const struct specified *specified)
 {
     struct fingerprint f = {.low = 1, .high = 2};
+    mix(&f, (uint64_t)specified->vmxon << 9 | (uint64_t)specified->in_l2 << 8 | (uint8_t)specified->current);
+    for (unsigned i = 0; i < 2; i++) {
+        mix_specified_vmcs(&f, &specified->vmcs[i]);
+        if (specified->current == (int)i)
+            mix_specified_vmcs(&f, &specified->stored[i]);
+    }
     mix_engine(&f, world->processor[0].vcpu);
     mix_region(&f, VMCS_A);
     mix_region(&f, VMCS_B);
