@@ -34,22 +34,17 @@ static void secondary_controls_want_to_be_activated(void)
 // #UD without the control; no exit with it.
 static void instructions_that_a_control_enables(void)
 {
-    static const struct {
-        struct op op;
-        uint32_t control;
-    } cases[] = {
-        {{.kind = OP_RDTSCP}, SECONDARY_ENABLE_RDTSCP},
-        {{.kind = OP_INVPCID, .reg2 = GPR_RBX, AT(0x20000)}, SECONDARY_ENABLE_INVPCID},
-        {{.kind = OP_XSAVES}, SECONDARY_ENABLE_XSAVES},
-    };
-    L2_PROGRAM(l2, cases[0].op, cases[1].op, cases[2].op, VMCALL);
+    static const uint32_t controls[] = {SECONDARY_ENABLE_RDTSCP, SECONDARY_ENABLE_INVPCID,
+                                        SECONDARY_ENABLE_XSAVES};
+    L2_PROGRAM(l2, RDTSCP, OP(.kind = OP_INVPCID, .reg2 = GPR_RBX, AT(0x20000)), OP(.kind = OP_XSAVES),
+               VMCALL);
     l1_prepare(&l2);
     l1_vmwrite(VMCS_EXCEPTION_BITMAP, 1u << VECTOR_UD);
     l1_vmwrite(VMCS_XSS_EXITING_BITMAP, 0);
     l1_vmwrite(VMCS_GUEST_CR4, CR4_PAE | CR4_VMXE | CR4_OSXSAVE);
     uint64_t secondary = l1_vmread(VMCS_SECONDARY_CONTROLS), rip = l2.code;
     l1_set_gpr(GPR_RBX, 2); // INVPCID: all contexts
-    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+    for (unsigned i = 0; i < sizeof(controls) / sizeof(controls[0]); i++) {
         l1_vmwrite(VMCS_SECONDARY_CONTROLS, secondary);
         if (i == 0)
             l1_vmlaunch();
@@ -58,9 +53,9 @@ static void instructions_that_a_control_enables(void)
         expect_exit(EXIT_EXCEPTION_OR_NMI);
         assert_int_equal(l1_vmread(VMCS_VM_EXIT_INTERRUPTION_INFO) & 0xff, VECTOR_UD);
         assert_int_equal(l1_vmread(VMCS_GUEST_RIP), rip);
-        l1_vmwrite(VMCS_SECONDARY_CONTROLS, secondary | cases[i].control);
+        l1_vmwrite(VMCS_SECONDARY_CONTROLS, secondary | controls[i]);
         l1_vmresume(); // to the #UD of the next one, or VMCALL
-        rip += op_length(&cases[i].op);
+        rip += op_length(&l2.op[i]);
         assert_int_equal(l1_vmread(VMCS_GUEST_RIP), rip);
         l1_set_gpr(GPR_RAX, 0); // the time that RDTSCP told
         l1_set_gpr(GPR_RDX, 0);
