@@ -13,8 +13,7 @@ struct check_context {
     uint64_t misc, cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1, vm_functions;
     uint64_t physical_width, structure_width; // the second: of what the VMCS points to
     uint32_t revision;
-    uint32_t secondary; // 0 unless activated
-    uint32_t allowed1_primary;
+    uint32_t secondary;    // 0 unless activated
     uint32_t linear_shift; // 64 - linear-address bits: 16, or 7 with 5-level paging
     bool long_mode;
     bool any_error_code; // injected exceptions may come with an error code or without
@@ -283,7 +282,6 @@ static struct check_context context_make(const struct check_input *input)
         .secondary = (field[F_PRIMARY_CONTROLS] & PRIMARY_ACTIVATE_SECONDARY) != 0
                          ? (uint32_t)field[F_SECONDARY_CONTROLS]
                          : 0,
-        .allowed1_primary = nvmx_caps_allowed1(input->caps, CAPS_PRIMARY),
         .long_mode = input->long_mode,
         .pdpte = input->pdpte,
         .vm_functions = msr[MSR_IA32_VMX_VMFUNC - CAPS_MSR_FIRST],

@@ -237,8 +237,10 @@ static const char *check_injection(struct hw_cpu *cpu)
     bool protected_guest = true;
     if (cpu->c.secondary & SECONDARY_UNRESTRICTED_GUEST)
         protected_guest = vmcs_get(cpu, F_GUEST_CR0) & CR0_PE;
-    bool should =
-        protected_guest && type == EVENT_HARDWARE_EXCEPTION && vector_pushes_error_code((uint8_t)vector);
+    bool pushes = vector_pushes_error_code((uint8_t)vector);
+    if (vector == VECTOR_CP) // on a processor that has it
+        pushes = capability_msr(p, MSR_IA32_VMX_CR4_FIXED1) & CR4_CET;
+    bool should = protected_guest && type == EVENT_HARDWARE_EXCEPTION && pushes;
     if (should != !!(info & INTERRUPTION_ERROR_CODE))
         return "the deliver-error-code bit does not fit the injected event";
     if (info & 0x7ffff000)
