@@ -121,7 +121,10 @@ static bool preemption_timer(struct hw_cpu *cpu)
     if (!cpu_has_pin(cpu, PIN_PREEMPTION_TIMER) || cpu->activity == ACTIVITY_WAIT_FOR_SIPI)
         return false;
     if (cpu->tsc < cpu->timer_deadline) {
-        bool idle = cpu->activity != ACTIVITY_ACTIVE && cpu->interrupt_count == 0 && !cpu->nmi_pending;
+        bool nmi_comes = cpu->nmi_pending && (!cpu->blocking_nmi || cpu_has_pin(cpu, PIN_VIRTUAL_NMIS));
+        bool window = (cpu_has_primary(cpu, PRIMARY_NMI_WINDOW_EXITING) && !cpu->blocking_virtual_nmi) ||
+                      (cpu_has_primary(cpu, PRIMARY_INTERRUPT_WINDOW_EXITING) && (cpu->r.rflags & RFLAGS_IF));
+        bool idle = cpu->activity != ACTIVITY_ACTIVE && cpu->interrupt_count == 0 && !nmi_comes && !window;
         if (!idle)
             return false;
         cpu->tsc = cpu->timer_deadline; // nothing else ends the wait
@@ -136,11 +139,12 @@ static bool nmi(struct hw_cpu *cpu)
     if (cpu->activity == ACTIVITY_WAIT_FOR_SIPI)
         return false;
     if (cpu_has_primary(cpu, PRIMARY_NMI_WINDOW_EXITING) && !cpu->blocking_virtual_nmi &&
-        !cpu->blocking_sti && !cpu->blocking_mov_ss && cpu->activity != ACTIVITY_SHUTDOWN) {
+        !cpu->blocking_sti && !cpu->blocking_mov_ss) {
         vm_exit_simple(cpu, 8);
         return true;
     }
-    if (!cpu->nmi_pending || cpu->blocking_mov_ss || (cpu->blocking_nmi && !virtual_nmis))
+    bool shadow = cpu->blocking_mov_ss || cpu->blocking_sti; // STI need not, but may, block NMIs
+    if (!cpu->nmi_pending || shadow || (cpu->blocking_nmi && !virtual_nmis))
         return false;
     cpu->nmi_pending = false;
     struct event event = {.valid = true, .type = EVENT_NMI, .vector = VECTOR_NMI};

@@ -193,10 +193,10 @@ static bool push_frame(struct hw_cpu *cpu, const struct event *event, uint64_t *
     return guest_write(cpu, *stack + (wide ? 0 : r->segment[SEGMENT_SS].base), frame, width * count, true);
 }
 
-static void enter_handler(struct hw_cpu *cpu, const struct event *event, const struct gate *gate,
-                          uint64_t stack)
+static void enter_handler(struct hw_cpu *cpu, const struct gate *gate, uint64_t stack)
 {
     struct registers *r = &cpu->r;
+    bool from_virtual_8086 = r->rflags & RFLAGS_VM;
     r->gpr[GPR_RSP] = stack;
     r->rip = gate->offset;
     r->rflags &= ~(RFLAGS_TF | RFLAGS_RF | RFLAGS_VM | RFLAGS_NT);
@@ -208,17 +208,24 @@ static void enter_handler(struct hw_cpu *cpu, const struct event *event, const s
         cs->base = (uint64_t)gate->selector << 4;
     } else {
         cs->selector = gate->selector & ~3u;
+        bool outer = ss->access_rights & 0x60;
         if (cpu_in_long_mode(cpu)) {
             cs->access_rights = 0xa09b;
-            if (ss->access_rights & 0x60)
+            if (outer)
                 *ss = (struct segment){.access_rights = SEGMENT_UNUSABLE};
+        } else if (outer) {
+            *cs = (struct segment){.selector = cs->selector, .limit = 0xffffffff, .access_rights = 0xc09b};
+            *ss = (struct segment){.selector = 0x10, .limit = 0xffffffff, .access_rights = 0xc093};
         }
+        for (unsigned i = SEGMENT_ES; i <= SEGMENT_GS && from_virtual_8086; i++)
+            if (i != SEGMENT_CS && i != SEGMENT_SS)
+                r->segment[i] = (struct segment){.access_rights = SEGMENT_UNUSABLE};
     }
-    cpu->activity = ACTIVITY_ACTIVE;
-    cpu->blocking_sti = cpu->blocking_mov_ss = false;
+    cpu->fed.op = NULL;
     cpu->vectoring.valid = false;
     cpu->fetch_page = NO_ADDRESS;
-    if (event->injected && cpu_has_primary(cpu, PRIMARY_MONITOR_TRAP_FLAG))
+    if (cpu_has_primary(cpu,
+                        PRIMARY_MONITOR_TRAP_FLAG)) // behind any delivery, of an injected event or a fault
         cpu->mtf_pending = true;
 }
 
@@ -227,6 +234,8 @@ static void enter_handler(struct hw_cpu *cpu, const struct event *event, const s
 static void update_state(struct hw_cpu *cpu, const struct event *event)
 {
     bool exception = event->type == EVENT_HARDWARE_EXCEPTION && !event->injected;
+    cpu->activity = ACTIVITY_ACTIVE;
+    cpu->blocking_sti = cpu->blocking_mov_ss = false;
     if (exception && event->vector == VECTOR_PF)
         cpu->r.cr2 = event->cr2;
     if (exception && event->vector == VECTOR_DB)
@@ -239,18 +248,24 @@ static void update_state(struct hw_cpu *cpu, const struct event *event)
     }
 }
 
+// A fault sets RF, so that its instruction, executed again, does not hit the same breakpoint; what VM entry
+// injects pushes RF as VM entry loaded it.
+uint64_t event_pushed_flags(const struct hw_cpu *cpu, const struct event *event)
+{
+    bool fault = event->type == EVENT_HARDWARE_EXCEPTION && event->vector != VECTOR_DB && !event->injected;
+    return cpu->r.rflags | (fault ? RFLAGS_RF : 0);
+}
+
 void event_deliver(struct hw_cpu *cpu, struct event event)
 {
     update_state(cpu, &event);
     cpu->vectoring = event;
     bool software = event.type >= EVENT_SOFTWARE_INTERRUPT && event.type <= EVENT_SOFTWARE_EXCEPTION;
     uint64_t return_rip = cpu->r.rip + (software ? event.instruction_length : 0);
-    uint64_t flags = cpu->r.rflags;
-    if (event.type == EVENT_HARDWARE_EXCEPTION && event.vector != VECTOR_DB && !event.injected)
-        flags |= RFLAGS_RF; // a fault: the instruction is to be tried again
+    uint64_t flags = event_pushed_flags(cpu, &event);
     struct gate gate;
     uint64_t stack;
     if (read_gate(cpu, &event, &gate) && choose_stack(cpu, &gate, &stack) &&
         push_frame(cpu, &event, &stack, return_rip, flags))
-        enter_handler(cpu, &event, &gate, stack);
+        enter_handler(cpu, &gate, stack);
 }

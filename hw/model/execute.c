@@ -159,6 +159,13 @@ static void unblock_nmis(struct hw_cpu *cpu)
     *blocking = false;
 }
 
+// IRET to and from virtual-8086 mode is not modelled, and POPF leaves these flags alone.
+static uint64_t popped_flags(uint64_t old, uint64_t popped)
+{
+    const uint64_t kept = RFLAGS_VM | 1ull << 19 | 1ull << 20; // VIF, VIP
+    return (popped & 0x3f7fd7 & ~kept) | (old & kept) | RFLAGS_FIXED;
+}
+
 static void execute_iret(struct hw_cpu *cpu, const struct op *op)
 {
     struct registers *r = &cpu->r;
@@ -179,7 +186,7 @@ static void execute_iret(struct hw_cpu *cpu, const struct op *op)
     instruction_retire(cpu, op);
     r->rip = value[0];
     r->segment[SEGMENT_CS].selector = (uint16_t)value[1];
-    r->rflags = (value[2] & 0x3f7fd7) | RFLAGS_FIXED;
+    r->rflags = popped_flags(r->rflags, value[2]);
     r->gpr[GPR_RSP] = wide ? value[3] : r->gpr[GPR_RSP] + (uint64_t)width * count;
     if (real)
         r->segment[SEGMENT_CS].base = value[1] << 4;
@@ -196,6 +203,8 @@ static void execute_iret(struct hw_cpu *cpu, const struct op *op)
 static void set_cpl(struct hw_cpu *cpu, unsigned cpl)
 {
     struct segment *cs = &cpu->r.segment[SEGMENT_CS], *ss = &cpu->r.segment[SEGMENT_SS];
+    if (!(cpu->r.cr0 & CR0_PE) || (cpu->r.rflags & RFLAGS_VM))
+        return; // there are no others
     cs->access_rights = (cs->access_rights & ~0x60u) | cpl << SEGMENT_DPL_SHIFT;
     ss->access_rights = (ss->access_rights & ~0x60u) | cpl << SEGMENT_DPL_SHIFT;
     cs->selector = (uint16_t)((cs->selector & ~3u) | cpl);
@@ -219,7 +228,7 @@ static void execute_flags(struct hw_cpu *cpu, const struct op *op)
         cpu->blocking_mov_ss = true;
         break;
     default:
-        cpu->r.rflags = (op->a & 0x3f7fd7) | RFLAGS_FIXED;
+        cpu->r.rflags = popped_flags(cpu->r.rflags, op->a);
         break;
     }
 }

@@ -212,8 +212,14 @@ static void descriptor_table(struct hw_cpu *cpu, const struct op *op)
     if (system) {
         struct segment *s =
             &r->segment[op->kind == OP_SLDT || op->kind == OP_LLDT ? SEGMENT_LDTR : SEGMENT_TR];
+        uint16_t selector = (uint16_t)r->gpr[op->reg];
+        if (loads &&
+            ((selector & 4) || (op->kind == OP_LTR && selector < 4))) { // must be in the GDT; TR not null
+            raise_exception_with_code(cpu, VECTOR_GP, selector & ~3u);
+            return;
+        }
         if (loads)
-            s->selector = (uint16_t)r->gpr[op->reg];
+            s->selector = selector;
         else
             r->gpr[op->reg] = s->selector;
         instruction_retire(cpu, op);
@@ -229,10 +235,17 @@ static void descriptor_table(struct hw_cpu *cpu, const struct op *op)
         return;
     if (!(loads ? guest_read(cpu, address, image, 10, false) : guest_write(cpu, address, image, 10, false)))
         return;
-    *limit = (uint32_t)(image[0] | image[1] << 8);
-    *base = 0;
+    uint64_t loaded = 0;
     for (unsigned i = 0; i < 8; i++)
-        *base |= (uint64_t)image[2 + i] << (8 * i);
+        loaded |= (uint64_t)image[2 + i] << (8 * i);
+    if (!cpu_in_64bit_code(cpu))
+        loaded &= 0xffffffff;
+    if (!is_canonical(loaded)) {
+        fault_gp(cpu);
+        return;
+    }
+    *limit = (uint32_t)(image[0] | image[1] << 8);
+    *base = loaded;
     instruction_retire(cpu, op);
 }
 

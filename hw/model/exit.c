@@ -6,12 +6,18 @@
 // VMX-abort indicators
 enum { ABORT_SAVING_MSRS = 1, ABORT_HOST_PDPTE = 2, ABORT_LOADING_MSRS = 4, ABORT_LONG_MODE = 6 };
 
-static uint32_t interruption_info(const struct event *event, bool nmi_unblocking)
+// In real-address mode there are no error codes.
+static bool has_error_code(const struct hw_cpu *cpu, const struct event *event)
+{
+    return event->valid && event->has_error && (cpu->r.cr0 & CR0_PE);
+}
+
+static uint32_t interruption_info(const struct hw_cpu *cpu, const struct event *event, bool nmi_unblocking)
 {
     if (!event->valid)
         return 0;
     return INTERRUPTION_VALID | (uint32_t)event->type << INTERRUPTION_TYPE_SHIFT | event->vector |
-           (event->has_error ? INTERRUPTION_ERROR_CODE : 0) |
+           (has_error_code(cpu, event) ? INTERRUPTION_ERROR_CODE : 0) |
            (nmi_unblocking ? INTERRUPTION_NMI_UNBLOCKING : 0);
 }
 
@@ -39,15 +45,14 @@ static void record_information(struct hw_cpu *cpu, const struct exit_information
     if (model_field_exists(cpu->machine->processor, F_GUEST_PHYSICAL_ADDRESS))
         set_or_poison(cpu, F_GUEST_PHYSICAL_ADDRESS, x->has_physical, x->physical);
 
-    uint32_t info = interruption_info(&x->event, x->event_nmi_unblocking);
+    uint32_t info = interruption_info(cpu, &x->event, x->event_nmi_unblocking);
     uint32_t junk = (uint32_t)model_poison(cpu->machine, cpu->current->region, F_VM_EXIT_INTERRUPTION_INFO);
     vmcs_set(cpu, F_VM_EXIT_INTERRUPTION_INFO, info ? info : junk & ~INTERRUPTION_VALID);
-    set_or_poison(cpu, F_VM_EXIT_INTERRUPTION_ERROR_CODE, x->event.valid && x->event.has_error,
+    set_or_poison(cpu, F_VM_EXIT_INTERRUPTION_ERROR_CODE, has_error_code(cpu, &x->event),
                   x->event.error_code);
     vmcs_set(cpu, F_IDT_VECTORING_INFO,
-             vectoring->valid ? interruption_info(vectoring, false) : junk & ~INTERRUPTION_VALID);
-    set_or_poison(cpu, F_IDT_VECTORING_ERROR_CODE, vectoring->valid && vectoring->has_error,
-                  vectoring->error_code);
+             vectoring->valid ? interruption_info(cpu, vectoring, false) : junk & ~INTERRUPTION_VALID);
+    set_or_poison(cpu, F_IDT_VECTORING_ERROR_CODE, has_error_code(cpu, vectoring), vectoring->error_code);
 
     if (x->has_length)
         vmcs_set(cpu, F_VM_EXIT_INSTRUCTION_LENGTH, x->length);
@@ -143,13 +148,23 @@ static void save_non_register_state(struct hw_cpu *cpu)
     }
 }
 
-static void save_guest_state(struct hw_cpu *cpu)
+// Saving RIP, RSP, RFLAGS, and SSP: RF is as the kind of exit says.
+static uint64_t saved_flags(const struct hw_cpu *cpu, const struct exit_information *x)
+{
+    if (x->event.valid)
+        return event_pushed_flags(cpu, &x->event);
+    if (x->reason == 44 || x->reason == 48 || x->reason == 49)
+        return cpu->vectoring.valid ? event_pushed_flags(cpu, &cpu->vectoring) : cpu->r.rflags | RFLAGS_RF;
+    return x->has_length ? cpu->r.rflags & ~RFLAGS_RF : cpu->r.rflags; // has_length: caused by an instruction
+}
+
+static void save_guest_state(struct hw_cpu *cpu, const struct exit_information *information)
 {
     save_control_registers(cpu);
     save_segments(cpu);
     vmcs_set(cpu, F_GUEST_RIP, cpu->r.rip);
     vmcs_set(cpu, F_GUEST_RSP, cpu->r.gpr[GPR_RSP]);
-    vmcs_set(cpu, F_GUEST_RFLAGS, cpu->r.rflags);
+    vmcs_set(cpu, F_GUEST_RFLAGS, saved_flags(cpu, information));
     save_non_register_state(cpu);
     apic_leave(cpu);
 }
@@ -273,7 +288,7 @@ void vm_exit(struct hw_cpu *cpu, const struct exit_information *information)
     record_information(cpu, information);
     // An NMI that causes an exit blocks further ones, as its delivery would have.
     bool is_nmi = information->event.valid && information->event.type == EVENT_NMI;
-    save_guest_state(cpu);
+    save_guest_state(cpu, information);
     uint32_t count = (uint32_t)vmcs_get(cpu, F_VM_EXIT_MSR_STORE_COUNT);
     if (count != 0) {
         const char *problem = msr_area_store(cpu, vmcs_get(cpu, F_VM_EXIT_MSR_STORE_ADDRESS), count);

@@ -72,6 +72,8 @@ void hw_vmwrite(struct hw_cpu *cpu, uint32_t encoding, uint64_t value)
     if (field != F_COUNT && !high && model_field_truncate(field, value) != value)
         rule_broken(cpu, "VMWRITE of %#llx to the field %s, which is narrower", (unsigned long long)value,
                     model_field_name(field));
+    if (field == F_GUEST_RIP)
+        cpu->fed.op = NULL;
     must_succeed(cpu, vmx_vmwrite(cpu, cpu->current, encoding, value), "VMWRITE", encoding);
 }
 

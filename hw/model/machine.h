@@ -77,6 +77,12 @@ struct live {
 };
 struct live *machine_add_live(struct machine *machine, uint64_t base, uint64_t end);
 
+// Or: every operation of every guest comes from the test, wherever in its memory the guest is ("fed"). When
+// one is wanted, model_wait is called (WAIT_LIVE), and cpu_feed answers. `op` must live until the next one is
+// fed. An operation that L0 lets the guest execute again (it filled something in) is not asked for twice.
+void machine_feed(struct machine *machine);
+void cpu_feed(struct hw_cpu *cpu, const struct op *op);
+
 // --- running without L0: one instruction boundary, and one operation
 void cpu_step(struct hw_cpu *cpu);
 

@@ -138,6 +138,12 @@ struct msr_value {
 };
 #define MSR_STORAGE 48
 
+// The operation that the test gave for the guest's instruction at linear address `at`; NULL: it completed.
+struct fed_operation {
+    const struct op *op;
+    uint64_t at;
+};
+
 struct hw_cpu {
     struct machine *machine;
     unsigned index;
@@ -184,6 +190,7 @@ struct hw_cpu {
     uint64_t fetch_page;             // the last page that instructions were fetched from
     const struct program_text *text; // ... and the program there
     unsigned text_index;
+    struct fed_operation fed;
     uint64_t op_count;
 };
 
@@ -212,6 +219,7 @@ struct machine {
     struct live live[LIVE_LIMIT];
     unsigned live_count;
     bool ud2_everywhere;
+    bool fed;                 // every operation comes from the test
     uint64_t operations_left; // 0: no limit
     struct vmcs_record *record[64];
     unsigned record_count;
@@ -416,6 +424,7 @@ bool virtualization_exception(struct hw_cpu *cpu, const struct exit_information 
 
 // --- events.c
 
+uint64_t event_pushed_flags(const struct hw_cpu *cpu, const struct event *event); // RFLAGS as it is saved
 void event_deliver(struct hw_cpu *cpu, struct event event); // through the IDT, with all that may go wrong
 void raise_exception(struct hw_cpu *cpu, uint8_t vector);
 void raise_exception_with_code(struct hw_cpu *cpu, uint8_t vector, uint32_t error_code);

@@ -82,9 +82,44 @@ static const struct op *text_fetch(struct hw_cpu *cpu, const struct program_text
     return low == text->program.count ? &end : &text->program.op[low];
 }
 
+void machine_feed(struct machine *machine)
+{
+    machine->fed = true;
+}
+
+static uint64_t fetch_address(const struct hw_cpu *cpu)
+{
+    if (cpu_in_64bit_code(cpu))
+        return cpu->r.rip;
+    return (cpu->r.segment[SEGMENT_CS].base + cpu->r.rip) & 0xffffffff;
+}
+
+void cpu_feed(struct hw_cpu *cpu, const struct op *op)
+{
+    cpu->fed = (struct fed_operation){.op = op, .at = fetch_address(cpu)};
+}
+
+// On the bare machine each fetch is of another instruction. Under L0 the last one may be executed again:
+// until it completes, or its exception is delivered, or L0 writes the guest's RIP.
+static const struct op *fed_operation(struct hw_cpu *cpu, uint64_t linear)
+{
+    if (cpu->fed.op == NULL || cpu->fed.at != linear) {
+        cpu->fed.op = NULL;
+        model_wait(cpu, WAIT_LIVE);
+    }
+    const struct op *op = cpu->fed.op;
+    if (!cpu->c_code)
+        cpu->fed.op = NULL;
+    return op;
+}
+
 static const struct op *find_operation(struct hw_cpu *cpu, uint64_t linear, unsigned *level)
 {
     struct machine *machine = cpu->machine;
+    if (machine->fed) {
+        *level = 0;
+        return fed_operation(cpu, linear);
+    }
     for (unsigned i = 0; i < machine->live_count; i++) {
         struct live *live = &machine->live[i];
         if (linear < live->base || linear >= live->end)
@@ -169,13 +204,6 @@ void trace_free(struct trace *trace)
     *trace = (struct trace){0};
 }
 
-static uint64_t fetch_address(const struct hw_cpu *cpu)
-{
-    if (cpu_in_64bit_code(cpu))
-        return cpu->r.rip;
-    return (cpu->r.segment[SEGMENT_CS].base + cpu->r.rip) & 0xffffffff;
-}
-
 void cpu_step(struct hw_cpu *cpu)
 {
     enum vmx_operation before = cpu->vmx;
@@ -220,6 +248,7 @@ void cpu_step(struct hw_cpu *cpu)
 
 void instruction_retire(struct hw_cpu *cpu, const struct op *op)
 {
+    cpu->fed.op = NULL;
     cpu->r.rip += op_length(op);
     if (!cpu_in_64bit_code(cpu))
         cpu->r.rip &= 0xffffffff;
