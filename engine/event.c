@@ -37,20 +37,34 @@ void event_pend_mtf_exit(struct nvmx_vcpu *vcpu)
     vcpu->event = event_make(EVENT_OTHER, 0);
 }
 
+// No window opens while L1's virtual NMIs are blocked, which blocks no NMI of L2's: there, the end of one
+// instruction (or of an injected event's delivery) is awaited.
+static uint32_t nmi_window_control(const struct nvmx_vcpu *vcpu)
+{
+    bool has_trap =
+        (nvmx_caps_allowed1(vcpu->config.hardware, CAPS_PRIMARY) & PRIMARY_MONITOR_TRAP_FLAG) != 0;
+    bool virtual_blocking = l2_nmi_exits(vcpu) && (vmcs12_pin(vcpu) & PIN_VIRTUAL_NMIS) != 0 &&
+                            ((vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY) & INTERRUPTIBILITY_NMI) != 0 ||
+                             (vcpu->event.info != 0 && event_type(vcpu->event.info) == EVENT_NMI));
+    return has_trap && virtual_blocking ? PRIMARY_MONITOR_TRAP_FLAG : PRIMARY_NMI_WINDOW_EXITING;
+}
+
 // While an NMI waits: NMI-window exiting in the VMCS of whoever runs, which needs virtual NMIs (and they NMI
 // exiting). On a processor without these the NMI waits for the next exit.
 static void nmi_window_open(struct nvmx_vcpu *vcpu)
 {
     struct vmcs *vmcs = vcpu->current;
-    if (vcpu->nmi_window || (nvmx_caps_allowed1(vcpu->config.hardware, CAPS_PIN) & PIN_VIRTUAL_NMIS) == 0)
+    if ((nvmx_caps_allowed1(vcpu->config.hardware, CAPS_PIN) & PIN_VIRTUAL_NMIS) == 0)
         return;
+    if (!vcpu->nmi_window) {
+        vcpu->nmi_window_pin = vmcs->written[F_PIN_BASED_CONTROLS];
+        vcpu->nmi_window_primary = vmcs->written[F_PRIMARY_CONTROLS];
+    }
     vcpu->nmi_window = true;
-    vcpu->nmi_window_pin = vmcs->written[F_PIN_BASED_CONTROLS];
-    vcpu->nmi_window_primary = vmcs->written[F_PRIMARY_CONTROLS];
     vmcs_write_if_changed(vcpu, vmcs, F_PIN_BASED_CONTROLS,
                           vcpu->nmi_window_pin | PIN_NMI_EXITING | PIN_VIRTUAL_NMIS);
     vmcs_write_if_changed(vcpu, vmcs, F_PRIMARY_CONTROLS,
-                          vcpu->nmi_window_primary | PRIMARY_NMI_WINDOW_EXITING);
+                          vcpu->nmi_window_primary | nmi_window_control(vcpu));
 }
 
 void event_leave_vmcs(struct nvmx_vcpu *vcpu)
@@ -71,17 +85,49 @@ static bool nmi_is_blocked(const struct nvmx_vcpu *vcpu)
     return (vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY) & blocking) != 0;
 }
 
+// VM Exits Induced by the TPR Threshold: behind a VM entry.
+static bool tpr_is_below_threshold(struct nvmx_vcpu *vcpu)
+{
+    uint32_t vtpr;
+    if ((vmcs12_primary(vcpu) & PRIMARY_USE_TPR_SHADOW) == 0 ||
+        (vmcs12_secondary(vcpu) & SECONDARY_VIRTUALIZE_APIC_ACCESSES) == 0 ||
+        (vmcs12_secondary(vcpu) & SECONDARY_VIRTUAL_INTERRUPT_DELIVERY) != 0)
+        return false;
+    l1pa_t at = l1pa(vmcs12_get(vcpu, F_VIRTUAL_APIC_ADDRESS) + 0x80);
+    return port_l1_read(vcpu, at, &vtpr, sizeof vtpr) &&
+           (vtpr >> 4 & 0xf) < vmcs12_get(vcpu, F_TPR_THRESHOLD);
+}
+
+// What comes right behind the entry to L2, before an NMI: the timer that has run out, the TPR threshold, and
+// L1's NMI window.
+static bool another_exit_is_first(struct nvmx_vcpu *vcpu)
+{
+    if (!vcpu->entry_pending)
+        return false;
+    if ((vmcs12_pin(vcpu) & PIN_PREEMPTION_TIMER) != 0 && vmcs12_get(vcpu, F_PREEMPTION_TIMER_VALUE) == 0)
+        return true;
+    if (tpr_is_below_threshold(vcpu))
+        return true;
+    return (vmcs12_primary(vcpu) & PRIMARY_NMI_WINDOW_EXITING) != 0 &&
+           (vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY) & INTERRUPTIBILITY_NMI) == 0;
+}
+
 // An NMI that L0 took: into whoever runs next, as soon as nothing else is injected and NMIs are not blocked.
-// While an entry to L2 is pending, L2 runs first: the manual delivers NMIs after the entry, not before.
+// While an entry to L2 is pending, L2 is entered first: the manual delivers NMIs behind the entry, not
+// before.
 static void event_take_nmi(struct nvmx_vcpu *vcpu)
 {
     if (vcpu->aborted)
         return;
-    if (vcpu->event.info != 0 || vcpu->entry_pending || nmi_is_blocked(vcpu)) {
+    if (vcpu->event.info != 0 || (vcpu->entry_pending && !l2_nmi_exits(vcpu)) || nmi_is_blocked(vcpu)) {
         nmi_window_open(vcpu);
         return;
     }
+    if (vmcs_read(vcpu, F_GUEST_ACTIVITY_STATE) == ACTIVITY_WAIT_FOR_SIPI || another_exit_is_first(vcpu))
+        return;
     if (l2_nmi_exits(vcpu)) {
+        if (vcpu->entry_pending) // it would have exited behind the entry, before L2's first instruction
+            vcpu->vmcs12.launched = true;
         vcpu->nmi_pending = false;
         vcpu->exit = (struct nvmx_exit){
             .reason = EXIT_EXCEPTION_OR_NMI,
@@ -90,8 +136,6 @@ static void event_take_nmi(struct nvmx_vcpu *vcpu)
         reflect_exit(vcpu);
         return;
     }
-    if (vmcs_read(vcpu, F_GUEST_ACTIVITY_STATE) == ACTIVITY_WAIT_FOR_SIPI)
-        return;
     event_leave_vmcs(vcpu);
     vcpu->nmi_pending = false;
     vcpu->event = event_make(EVENT_NMI, VECTOR_NMI);
@@ -118,6 +162,8 @@ bool event_is_nmi_window_exit(struct nvmx_vcpu *vcpu)
         return false;
     if (vcpu->exit.reason == EXIT_NMI_WINDOW)
         return true;
+    if (vcpu->exit.reason == EXIT_MONITOR_TRAP_FLAG)
+        return route_l2_exit(vcpu) != ROUTE_TO_L1; // L1 awaits none
     bool nmi =
         vcpu->exit.reason == EXIT_EXCEPTION_OR_NMI && event_type(vcpu->exit.interruption_info) == EVENT_NMI;
     vcpu->nmi_pending |= nmi;
@@ -168,9 +214,6 @@ void event_after_exit(struct nvmx_vcpu *vcpu)
         .error_code = exit->idt_vectoring_error_code,
     };
     uint32_t type = event_type(vcpu->event.info);
-    if (type == EVENT_NMI) // its delivery began to block NMIs
-        vmcs_write(vcpu, F_GUEST_INTERRUPTIBILITY,
-                   vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY) & ~(uint64_t)INTERRUPTIBILITY_NMI);
     if (type == EVENT_SOFTWARE_INTERRUPT || type == EVENT_PRIVILEGED_SOFTWARE ||
         type == EVENT_SOFTWARE_EXCEPTION)
         vcpu->event.instruction_length = (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INSTRUCTION_LENGTH);
@@ -212,6 +255,11 @@ void nvmx_raise(struct nvmx_vcpu *vcpu, uint32_t vector, bool has_error, uint32_
             event = event_make_exception(vcpu, VECTOR_DF, true, 0);
     }
     uint32_t raised = event.info & INTERRUPTION_VECTOR_MASK;
+    // A fault is saved with RF set, whether it is delivered or exits; neither injection nor the exit of an
+    // instruction that L0 emulates does that. Manual: Vectored-Event Injection; Saving RIP, RSP, RFLAGS, and
+    // SSP.
+    if (raised != VECTOR_DB)
+        vmcs_write(vcpu, F_GUEST_RFLAGS, vmcs_read(vcpu, F_GUEST_RFLAGS) | RFLAGS_RF);
     if (vcpu->in_l2 && event_l1_wants_exception(vcpu, raised, event.error_code)) {
         vcpu->exit = (struct nvmx_exit){
             .reason = EXIT_EXCEPTION_OR_NMI,

@@ -93,17 +93,17 @@ void l1_begin_vmx(struct nvmx_vcpu *vcpu, l1pa_t region)
 static void handle_vmxon(struct nvmx_vcpu *vcpu)
 {
     uint64_t enable = FEATURE_CONTROL_LOCKED | FEATURE_CONTROL_VMX_OUTSIDE_SMX;
-    if (!vcpu->vmxon && ((vcpu->config.feature_control & enable) != enable || !control_registers_fit(vcpu))) {
+    if (vcpu->vmxon) { // before the operand is looked at
+        instruction_fail(vcpu, VMERR_VMXON_IN_ROOT);
+        return;
+    }
+    if ((vcpu->config.feature_control & enable) != enable || !control_registers_fit(vcpu)) {
         nvmx_raise(vcpu, VECTOR_GP, true, 0);
         return;
     }
     l1pa_t region;
     if (operand_read_pointer(vcpu, &region) != ACCESS_OK)
         return;
-    if (vcpu->vmxon) {
-        instruction_fail(vcpu, VMERR_VMXON_IN_ROOT);
-        return;
-    }
     if (!pointer_is_valid(vcpu, region) || !region_has_revision(vcpu, region, 0)) {
         instruction_fail_invalid(vcpu);
         return;

@@ -181,6 +181,9 @@ static void load_host_state(struct nvmx_vcpu *vcpu, uint64_t efer, uint64_t pat)
         vcpu->exit.reason == EXIT_EXCEPTION_OR_NMI && event_type(vcpu->exit.interruption_info) == EVENT_NMI;
     bool blocked = (vmcs12_pin(vcpu) & PIN_VIRTUAL_NMIS) == 0 &&
                    (field[F_GUEST_INTERRUPTIBILITY] & INTERRUPTIBILITY_NMI) != 0;
+    if (vcpu->exit.reason ==
+        (EXIT_ENTRY_FAILURE_GUEST_STATE | EXIT_REASON_ENTRY_FAILURE)) // nothing was loaded
+        blocked = (vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY) & INTERRUPTIBILITY_NMI) != 0;
     vmcs_write(vcpu, F_GUEST_INTERRUPTIBILITY, nmi || blocked ? INTERRUPTIBILITY_NMI : 0);
 
     if (!is_64bit && (cr4 & CR4_PAE) != 0 && (cr0 & CR0_PG) != 0)

@@ -63,6 +63,15 @@ static enum route route_pause(struct nvmx_vcpu *vcpu)
                     (vmcs12_secondary(vcpu) & SECONDARY_PAUSE_LOOP_EXITING) != 0);
 }
 
+// An instruction that the processor has and L1's has not: there it is not defined.
+static enum route route_if_offered(struct nvmx_vcpu *vcpu, uint32_t secondary)
+{
+    if ((nvmx_caps_allowed1(vcpu->config.offered, CAPS_SECONDARY) & secondary) != 0)
+        return ROUTE_TO_L1;
+    nvmx_raise(vcpu, VECTOR_UD, false, 0);
+    return ROUTE_HANDLED;
+}
+
 static enum route route_reserved(struct nvmx_vcpu *vcpu)
 {
     port_log(vcpu, "L2 exit with a reason that the manual does not define; reason, qualification",
@@ -70,21 +79,22 @@ static enum route route_reserved(struct nvmx_vcpu *vcpu)
     return ROUTE_TO_L1;
 }
 
-#define ROUTE_L1                 return ROUTE_TO_L1
-#define ROUTE_L0                 return ROUTE_TO_L0
-#define ROUTE_PIN(control)       return to_l1_if((vmcs12_pin(vcpu) & (control)) != 0)
-#define ROUTE_PRIMARY(control)   return to_l1_if((vmcs12_primary(vcpu) & (control)) != 0)
-#define ROUTE_SECONDARY(control) return to_l1_if((vmcs12_secondary(vcpu) & (control)) != 0)
-#define ROUTE_EXCEPTION          return route_exception(vcpu)
-#define ROUTE_IO                 return route_io(vcpu)
-#define ROUTE_MSR                return route_msr(vcpu)
-#define ROUTE_CR                 return route_cr(vcpu)
-#define ROUTE_INTERRUPT          return posted_route(vcpu)
-#define ROUTE_SHADOWED           return shadow12_route(vcpu)
-#define ROUTE_MTF                return route_mtf(vcpu)
-#define ROUTE_PAUSE              return route_pause(vcpu)
-#define ROUTE_EPT_VIOLATION      return ept_fault_route(vcpu)
-#define ROUTE_VMFUNC             return vm_function_route(vcpu)
+#define ROUTE_L1                  return ROUTE_TO_L1
+#define ROUTE_L0                  return ROUTE_TO_L0
+#define ROUTE_PIN(control)        return to_l1_if((vmcs12_pin(vcpu) & (control)) != 0)
+#define ROUTE_PRIMARY(control)    return to_l1_if((vmcs12_primary(vcpu) & (control)) != 0)
+#define ROUTE_SECONDARY(control)  return to_l1_if((vmcs12_secondary(vcpu) & (control)) != 0)
+#define ROUTE_IF_OFFERED(control) return route_if_offered(vcpu, control)
+#define ROUTE_EXCEPTION           return route_exception(vcpu)
+#define ROUTE_IO                  return route_io(vcpu)
+#define ROUTE_MSR                 return route_msr(vcpu)
+#define ROUTE_CR                  return route_cr(vcpu)
+#define ROUTE_INTERRUPT           return posted_route(vcpu)
+#define ROUTE_SHADOWED            return shadow12_route(vcpu)
+#define ROUTE_MTF                 return route_mtf(vcpu)
+#define ROUTE_PAUSE               return route_pause(vcpu)
+#define ROUTE_EPT_VIOLATION       return ept_fault_route(vcpu)
+#define ROUTE_VMFUNC              return vm_function_route(vcpu)
 // ept02 holds no misconfigured entry, so the processor finds none there; ept01 is L0's.
 #define ROUTE_EPT_MISCONFIGURATION return ROUTE_TO_L0
 #define ROUTE_RESERVED             return route_reserved(vcpu)

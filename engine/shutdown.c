@@ -8,9 +8,9 @@
 
 // What is substituted; the rules for HLT ask for CPL 0, which CS and SS say.
 static const enum vmcs_field substituted[SHUTDOWN_FIELD_COUNT] = {
-    F_GUEST_ACTIVITY_STATE,   F_GUEST_RFLAGS,      F_GUEST_PENDING_DEBUG_EXCEPTIONS,
-    F_GUEST_CS_ACCESS_RIGHTS, F_GUEST_CS_SELECTOR, F_GUEST_CS_LIMIT,
-    F_GUEST_SS_ACCESS_RIGHTS, F_GUEST_SS_SELECTOR, F_GUEST_SS_LIMIT,
+    F_GUEST_ACTIVITY_STATE, F_GUEST_RFLAGS,   F_GUEST_PENDING_DEBUG_EXCEPTIONS, F_GUEST_CS_ACCESS_RIGHTS,
+    F_GUEST_CS_SELECTOR,    F_GUEST_CS_LIMIT, F_GUEST_SS_ACCESS_RIGHTS,         F_GUEST_SS_SELECTOR,
+    F_GUEST_SS_LIMIT,       F_GUEST_SS_BASE,
 };
 
 static uint64_t substitute(enum vmcs_field field, uint64_t value)
@@ -39,7 +39,8 @@ static uint64_t substitute(enum vmcs_field field, uint64_t value)
 // it into the true state.
 static uint64_t pin_in_shutdown(const struct nvmx_vcpu *vcpu, uint64_t pin)
 {
-    uint64_t unwanted = PIN_EXTERNAL_INTERRUPT_EXITING & ~(uint64_t)vcpu->config.policy.pin;
+    uint64_t unwanted =
+        (PIN_EXTERNAL_INTERRUPT_EXITING | PIN_POSTED_INTERRUPTS) & ~(uint64_t)vcpu->config.policy.pin;
     return (pin & ~unwanted) | PIN_NMI_EXITING;
 }
 
@@ -60,6 +61,10 @@ void shutdown_before_entry(struct nvmx_vcpu *vcpu)
     }
     vcpu->shutdown_pin = vmcs->written[F_PIN_BASED_CONTROLS];
     vmcs_write_if_changed(vcpu, vmcs, F_PIN_BASED_CONTROLS, pin_in_shutdown(vcpu, vcpu->shutdown_pin));
+    // Virtual interrupts do not end it either; and their delivery needs external-interrupt exiting.
+    vcpu->shutdown_secondary = vmcs->written[F_SECONDARY_CONTROLS];
+    vmcs_write_if_changed(vcpu, vmcs, F_SECONDARY_CONTROLS,
+                          vcpu->shutdown_secondary & ~(uint64_t)SECONDARY_VIRTUAL_INTERRUPT_DELIVERY);
 }
 
 void shutdown_after_exit(struct nvmx_vcpu *vcpu)
@@ -67,4 +72,5 @@ void shutdown_after_exit(struct nvmx_vcpu *vcpu)
     for (unsigned i = 0; i < SHUTDOWN_FIELD_COUNT; i++)
         vmcs_write(vcpu, substituted[i], vcpu->shutdown_saved[i]);
     vmcs_write_if_changed(vcpu, vcpu->current, F_PIN_BASED_CONTROLS, vcpu->shutdown_pin);
+    vmcs_write_if_changed(vcpu, vcpu->current, F_SECONDARY_CONTROLS, vcpu->shutdown_secondary);
 }

@@ -139,7 +139,7 @@ struct vpid02 {
 
 #define EPT02_ROOT_COUNT 16
 
-#define SHUTDOWN_FIELD_COUNT 9
+#define SHUTDOWN_FIELD_COUNT 10
 
 // One cached ept02: the shadow of what an EPT pointer of L1's maps.
 struct ept02_root {
@@ -210,7 +210,8 @@ struct nvmx_vcpu {
     bool init_pending;                           // an INIT signal came while L1 was in VMX root operation
     bool aborted;                                // a VMX abort: L1's processor is in shutdown until its reset
     bool shutdown; // whoever is to run may be in the shutdown state (shutdown.c)
-    uint64_t shutdown_saved[SHUTDOWN_FIELD_COUNT], shutdown_pin; // what its VMCS held, while it runs
+    uint64_t shutdown_saved[SHUTDOWN_FIELD_COUNT], shutdown_pin,
+        shutdown_secondary; // what its VMCS held, while it runs
 
     struct vmcs vmcs01, vmcs02;
     struct vmcs_shadow shadow;
