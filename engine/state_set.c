@@ -128,6 +128,13 @@ static void set_event(uint64_t *field, const struct nvmx_state_header *header)
     field[F_VM_ENTRY_INSTRUCTION_LENGTH] = header->event_instruction_length;
 }
 
+// An NMI whose delivery an exit interrupted blocks NMIs already; what injects it again unblocks them.
+static void unblock_injected_nmi(uint64_t *field, const struct nvmx_state_header *header)
+{
+    if (header->event_info != 0 && event_type(header->event_info) == EVENT_NMI)
+        field[F_GUEST_INTERRUPTIBILITY] &= ~(uint64_t)INTERRUPTIBILITY_NMI;
+}
+
 // An event is valid, or there is none at all.
 static bool event_is_whole(const struct nvmx_state_header *header)
 {
@@ -157,8 +164,10 @@ static struct nvmx_state_verdict judge_l1(struct nvmx_vcpu *vcpu, const struct s
     field[F_SECONDARY_CONTROLS] = SECONDARY_ENABLE_EPT | SECONDARY_UNRESTRICTED_GUEST;
     field[F_VM_ENTRY_CONTROLS] = ENTRY_LOAD_DEBUG_CONTROLS | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER |
                                  ((efer & EFER_LMA) != 0 ? ENTRY_IA32E_MODE_GUEST : 0);
-    if (!in_l2)
+    if (!in_l2) {
         set_event(field, &plan->header);
+        unblock_injected_nmi(field, &plan->header);
+    }
     const struct check_input input = {
         .field = field,
         .caps = vcpu->config.hardware,
@@ -201,6 +210,7 @@ static struct nvmx_state_verdict judge_l2(struct nvmx_vcpu *vcpu, const struct s
     for (enum vmcs_field i = 0; i < F_COUNT; i++)
         if (state_section_has(vcpu, NVMX_STATE_OF_L2, i))
             field[i] = plan->l2[i];
+    unblock_injected_nmi(field, &plan->header);
     field[F_VM_ENTRY_CONTROLS] &= ~(uint64_t)ENTRY_IA32E_MODE_GUEST;
     field[F_VM_ENTRY_CONTROLS] |=
         ENTRY_LOAD_DEBUG_CONTROLS | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER |

@@ -17,7 +17,7 @@ LINT_TABLES := $(sort $(shell find include engine hypervisor hw cli guests tests
 LINT_L0 := -std=c11 -ffreestanding -mgeneral-regs-only -mno-red-zone -mcmodel=kernel -fno-pic -Iinclude -Ihw
 LINT_GUEST := -std=gnu11 -ffreestanding -mgeneral-regs-only -mno-red-zone -Iinclude -Iguests/common -Itests/checks
 LINT_GUEST_32 := -std=gnu11 -m32 -ffreestanding -mgeneral-regs-only -Iinclude -Iguests/common
-LINT_TEST := -std=c11 -D_GNU_SOURCE -Iinclude -Ihw/model -Itests/support -Itests/checks -iquote hypervisor
+LINT_TEST := -std=c11 -D_GNU_SOURCE -Iinclude -Ihw/model -Itests/support -Itests/explore -Itests/checks -iquote hypervisor
 LINT_TEXTS := -std=c11 -D_GNU_SOURCE -Iinclude -iquote engine -iquote cli
 LINT_32_BIT := -std=c11 -m32 -ffreestanding
 LINT_HOST := -std=c11 -D_GNU_SOURCE -Iinclude -iquote engine

@@ -178,7 +178,8 @@ static void look_at_the_exit(unsigned changes)
         VMCS_GUEST_IA32_DEBUGCTL,
     };
     for (unsigned i = 0; i < sizeof(saved) / sizeof(saved[0]); i++)
-        l1_vmread(saved[i]);
+        l1_vmread_masked(saved[i],
+                         saved[i] == VMCS_GUEST_RFLAGS ? ~RFLAGS_RF : ~0ull); // L0's own exits set it
     // Breakpoints that are not enabled wait until an event is injected, which L0 may do by itself.
     l1_vmread_masked(VMCS_GUEST_PENDING_DEBUG_EXCEPTIONS, ~0xfull);
 }

@@ -255,6 +255,8 @@ void l0_end(void)
 // What of L1's state is neither in a VMCS nor in the general-purpose registers, L0 carries over.
 static void carry_over(struct hw_cpu *from, struct hw_cpu *to)
 {
+    const uint64_t caching = CR0_CD | CR0_NW; // which VM entries and exits leave alone
+    to->r.cr0 = (to->r.cr0 & ~caching) | (from->r.cr0 & caching);
     to->r.cr2 = from->r.cr2;
     to->r.cr8 = from->r.cr8;
     memcpy(to->r.dr, from->r.dr, sizeof(to->r.dr));
@@ -269,6 +271,7 @@ static void carry_over(struct hw_cpu *from, struct hw_cpu *to)
     to->nmi_pending |= from->nmi_pending;
     from->nmi_pending = false;
     to->tsc = from->tsc; // L0 keeps them in step
+    to->fed = from->fed;
 }
 
 void l0_move(struct virtual_processor *p, unsigned index)
@@ -510,6 +513,8 @@ static void handle_exception_or_nmi(struct nvmx_vcpu *vcpu)
     if (!(world->config.l0_exceptions >> (info & 31) & 1))
         rule_broken(vcpu->cpu, "an exception (%#x) that L0 does not want is left to it", info);
     world->exception_count++;
+    if ((info & INTERRUPTION_VECTOR_MASK) == VECTOR_PF) // an exit leaves CR2 alone
+        hw_write_cr2(vcpu->cpu, vcpu->exit.qualification);
     nvmx_raise(vcpu, info & 31, info & INTERRUPTION_ERROR_CODE, vcpu->exit.interruption_error_code);
 }
 
@@ -562,9 +567,23 @@ static void handle_exit(struct virtual_processor *p)
     }
 }
 
+// A VM exit leads into L0's own state of that very logical processor. (When nothing was entered, it is there
+// since the exit before.)
+static void expect_own_host_state(struct hw_cpu *cpu)
+{
+    struct port_host_cpu host;
+    port_host_cpu(cpu, &host);
+    if (cpu->r.segment[SEGMENT_TR].base != host.tr_base || cpu->r.gdtr_base != host.gdtr_base ||
+        cpu->r.gpr[GPR_RSP] != host.rsp)
+        rule_broken(cpu, "a VM exit led into another logical processor's L0: TR base %#llx, and not %#llx",
+                    (unsigned long long)cpu->r.segment[SEGMENT_TR].base, (unsigned long long)host.tr_base);
+}
+
 void l0_step(struct virtual_processor *p)
 {
-    if (nvmx_run(p->vcpu) == NVMX_EXIT_FOR_L0) {
+    enum nvmx_outcome outcome = nvmx_run(p->vcpu);
+    expect_own_host_state(p->cpu);
+    if (outcome == NVMX_EXIT_FOR_L0) {
         act_in_exit(p);
         handle_exit(p);
     }

@@ -40,12 +40,15 @@ struct nvmx_state_verdict l0_become(const void *state, size_t size)
     struct nvmx_vcpu_config config = vcpu->config;
     struct nvmx_cpu *cpu = vcpu->last;
     void *l0_data = vcpu->l0_data;
+    struct fed_operation fed = world->self->cpu->fed; // the guest's instruction is tried again
     config.feature_control = 0;
     destroy(vcpu, cpu);
     nvmx_vcpu_init(vcpu, &config);
     vcpu->l0_data = l0_data;
     nvmx_vcpu_load(vcpu, cpu);
-    return nvmx_state_set(vcpu, state, size);
+    struct nvmx_state_verdict verdict = nvmx_state_set(vcpu, state, size);
+    world->self->cpu->fed = fed;
+    return verdict;
 }
 
 void l0_save_and_restore(void)

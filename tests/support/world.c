@@ -77,7 +77,8 @@ void model_wait(struct hw_cpu *cpu, enum wait_reason reason)
         model_stop("a guest wants something of the test while no test runs it");
     p->why = reason;
     p->cpu = cpu;
-    fiber_yield();
+    if (world->feed == NULL || !world->feed(p, reason))
+        fiber_yield();
 }
 
 static void bare_run(void *argument)
@@ -129,6 +130,19 @@ static void print_notes(size_t at)
 
 // --- life
 
+// L1's processor lacks these.
+static void hide_controls(struct nvmx_caps *offered, uint32_t secondary)
+{
+    offered->msr[MSR_IA32_VMX_PROCBASED_CTLS2 - CAPS_MSR_FIRST] &= ~((uint64_t)secondary << 32);
+    uint64_t *ept_vpid = &offered->msr[MSR_IA32_VMX_EPT_VPID_CAP - CAPS_MSR_FIRST];
+    if (secondary & SECONDARY_ENABLE_EPT)
+        *ept_vpid &= ~0xffffffffull;
+    if (secondary & SECONDARY_ENABLE_VPID)
+        *ept_vpid &= 0xffffffffull;
+    if (secondary & SECONDARY_ENABLE_VMFUNC)
+        offered->msr[MSR_IA32_VMX_VMFUNC - CAPS_MSR_FIRST] = 0;
+}
+
 void world_begin(const struct world_config *config)
 {
     assert_null(world);
@@ -145,6 +159,7 @@ void world_begin(const struct world_config *config)
     world->random = c->seed * 0x9e3779b97f4a7c15ull + 0xabcdef;
     world->hardware = c->processor->vmx;
     nvmx_caps_offer(&world->hardware, &world->offered);
+    hide_controls(&world->offered, c->hidden_secondary);
     world->l1_processor = *c->processor;
     if (!c->whole_processor)
         world->l1_processor.vmx = world->offered;
@@ -179,7 +194,10 @@ void world_begin(const struct world_config *config)
             p->cpu->r = start;
         p->fiber = fiber_create(c->nested ? l0_run : bare_run, p);
     }
-    machine_trace(world->machine, &world->trace);
+    if (c->fed)
+        machine_feed(world->machine);
+    else
+        machine_trace(world->machine, &world->trace);
     world->move_one_in = c->nested ? c->move_one_in : 0;
     world->save_restore_one_in = c->nested ? c->save_restore_one_in : 0;
     for (unsigned i = c->vcpu_count; i-- > 0;) {

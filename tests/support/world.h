@@ -33,6 +33,8 @@ struct world_config {
     // makes another one of the state. Of a scenario that runs in both worlds, in a third run only; 0: at
     // every exit.
     unsigned save_restore_one_in;
+    bool fed;                  // every operation of the guests comes one by one (world_internal.h: feed)
+    uint32_t hidden_secondary; // secondary controls that L1 is not offered, whatever the engine would
     unsigned move_one_in; // nested: L0 moves the vcpu to a random logical processor at one in so many exits
 };
 

@@ -43,6 +43,8 @@ struct world {
     uint64_t random;
     // L0
     struct nvmx_caps hardware, offered;
+    // Fed worlds: gives the vcpu its next operation, or makes an event pending (true); false: the vcpu waits.
+    bool (*feed)(struct virtual_processor *p, enum wait_reason reason);
     uint64_t l0_next_page, l0_end;
     struct nvmx_cpu l0_cpu[MACHINE_CPU_LIMIT];
     uint64_t remote_clear_count;
