@@ -164,6 +164,14 @@ static bool l0_can(const struct virtual_processor *p, enum l0_action action)
     return action <= L0_RETIRES_ELSEWHERE;
 }
 
+static void ask_l0(struct virtual_processor *p, enum l0_action action, bool in_exit)
+{
+    if (in_exit)
+        l0_do_in_exit(action);
+    else if (p->action_count == 0)
+        l0_do(action);
+}
+
 // What a step does that is nobody's operation.
 static void happen(struct virtual_processor *p, const struct step *step)
 {
@@ -178,7 +186,7 @@ static void happen(struct virtual_processor *p, const struct step *step)
         break;
     case STEP_L0:
         if (world->config.nested && l0_can(p, (enum l0_action)step->op.a))
-            *(step->op.flag ? &p->action_in_exit : &p->action) = (enum l0_action)step->op.a;
+            ask_l0(p, (enum l0_action)step->op.a, step->op.flag);
         break;
     case STEP_WRITE_BACK:
         vmcs_cache_write_back(p->cpu);
