@@ -94,13 +94,10 @@ static void entry_explain(struct nvmx_vcpu *vcpu, const struct check_input *inpu
         port_explain(vcpu, &vcpu->failed_entry.broken[i]);
 }
 
-// What the entry's outcome is after rules of a stage: nothing broken, or the first broken rule's VMfail or
-// exit.
-static bool report_holds(struct nvmx_vcpu *vcpu, const struct check_input *input, enum check_stage stage,
-                         struct check_report *report)
+// What the entry comes to when the report has rules of `stage`: a VMfail or an exit.
+static void entry_fail(struct nvmx_vcpu *vcpu, const struct check_input *input, enum check_stage stage,
+                       struct check_report *report)
 {
-    if (report->count == 0)
-        return true;
     entry_explain(vcpu, input, stage, report);
     if (stage == STAGE_HOST)
         instruction_fail(vcpu, VMERR_ENTRY_HOST_STATE);
@@ -109,47 +106,39 @@ static bool report_holds(struct nvmx_vcpu *vcpu, const struct check_input *input
     else
         reflect_failed_entry(vcpu, EXIT_ENTRY_FAILURE_GUEST_STATE,
                              check_rules[report->broken[0].index].qualification);
-    return false;
-}
-
-static bool stage_holds(struct nvmx_vcpu *vcpu, const struct check_input *input, enum check_stage stage,
-                        struct check_report *report)
-{
-    check_stage(input, stage, report);
-    return report_holds(vcpu, input, stage, report);
 }
 
 // Which stages can come out differently than they did at the last successful entry of this vmcs12: by what L1
 // has written since, by an event to inject, and by what lies in its memory. What an exit saved is legal.
-struct what_to_check {
-    bool controls, controls_hot, host, guest, guest_hot, rip;
-};
-
-static struct what_to_check what_to_check(const struct nvmx_vcpu *vcpu, bool has_pdpte)
+static uint32_t stages_to_check(const struct nvmx_vcpu *vcpu, bool has_pdpte)
 {
+    const uint32_t every_stage = (1u << STAGE_COUNT) - 1;
     const struct field_set *dirty = &vcpu->vmcs12.dirty;
-    struct what_to_check what = {.controls = field_set_meets(dirty, &vcpu->controls)};
+    if (field_set_meets(dirty, &vcpu->controls))
+        return every_stage;
+    uint32_t stages = 0;
     bool event = (vmcs12_get(vcpu, F_VM_ENTRY_INTERRUPTION_INFO) & INTERRUPTION_VALID) != 0;
-    bool vtpr = (vmcs12_primary(vcpu) & PRIMARY_USE_TPR_SHADOW) != 0;
-    what.controls_hot = what.controls || event || vtpr;
-    what.host = what.controls || field_set_meets(dirty, &vcpu->host);
-    what.guest = what.controls || field_set_meets(dirty, &vcpu->guest_not_hot);
-    what.guest_hot =
-        what.guest || event || has_pdpte || vmcs12_get(vcpu, F_VMCS_LINK_POINTER) != ~0ull ||
+    if (event || (vmcs12_primary(vcpu) & PRIMARY_USE_TPR_SHADOW) != 0) // VTPR is in memory
+        stages |= 1u << STAGE_CONTROLS_HOT;
+    if (field_set_meets(dirty, &vcpu->host))
+        stages |= 1u << STAGE_HOST;
+    if (field_set_meets(dirty, &vcpu->guest_not_hot))
+        stages |= 1u << STAGE_GUEST | 1u << STAGE_GUEST_HOT;
+    if (event || has_pdpte || vmcs12_get(vcpu, F_VMCS_LINK_POINTER) != ~0ull ||
         (vmcs12_get(vcpu, F_GUEST_INTERRUPTIBILITY) | vmcs12_get(vcpu, F_GUEST_ACTIVITY_STATE)) != 0 ||
         field_set_has(dirty, F_GUEST_CR3) || field_set_has(dirty, F_GUEST_INTERRUPTIBILITY) ||
         field_set_has(dirty, F_GUEST_ACTIVITY_STATE) ||
-        field_set_has(dirty, F_GUEST_PENDING_DEBUG_EXCEPTIONS);
-    what.rip = field_set_has(dirty, F_GUEST_RIP) && !what.guest_hot;
-    return what;
+        field_set_has(dirty, F_GUEST_PENDING_DEBUG_EXCEPTIONS))
+        stages |= 1u << STAGE_GUEST_HOT;
+    return stages;
 }
 
 static bool entry_checks_hold(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
 {
     bool long_mode = (vmcs_read(vcpu, F_GUEST_IA32_EFER) & EFER_LMA) != 0;
     entry_plan_pdptes(vcpu, plan);
-    const struct what_to_check what = what_to_check(vcpu, plan->has_pdpte);
-    if (what.guest)
+    uint32_t stages = stages_to_check(vcpu, plan->has_pdpte);
+    if ((stages & 1u << STAGE_GUEST) != 0)
         vmcs12_sync_rare(vcpu);
     const struct check_input input = {
         .field = vcpu->vmcs12.field,
@@ -161,16 +150,15 @@ static bool entry_checks_hold(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
     };
     struct check_report report;
     report.count = 0;
-    if ((what.controls && !stage_holds(vcpu, &input, STAGE_CONTROLS, &report)) ||
-        (what.controls_hot && !stage_holds(vcpu, &input, STAGE_CONTROLS_HOT, &report)) ||
-        (what.host && !stage_holds(vcpu, &input, STAGE_HOST, &report)) ||
-        (what.guest && !stage_holds(vcpu, &input, STAGE_GUEST, &report)) ||
-        (what.guest_hot && !stage_holds(vcpu, &input, STAGE_GUEST_HOT, &report)))
+    enum check_stage broken = STAGE_COUNT;
+    if (stages != 0)
+        broken = check_stages(&input, stages, &report);
+    if ((stages & 1u << STAGE_GUEST_HOT) == 0 && broken == STAGE_COUNT &&
+        field_set_has(&vcpu->vmcs12.dirty, F_GUEST_RIP) && !check_rip(&input, &report))
+        broken = STAGE_GUEST_HOT;
+    if (broken != STAGE_COUNT) {
+        entry_fail(vcpu, &input, broken, &report);
         return false;
-    if (what.rip) {
-        check_rip(&input, &report);
-        if (!report_holds(vcpu, &input, STAGE_GUEST_HOT, &report))
-            return false;
     }
     return true;
 }

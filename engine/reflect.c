@@ -118,7 +118,8 @@ static void load_segments(struct nvmx_vcpu *vcpu, bool is_64bit)
     LOAD_DATA_SEGMENT(FS, field[F_HOST_FS_BASE]);
     LOAD_DATA_SEGMENT(GS, field[F_HOST_GS_BASE]);
 #undef LOAD_DATA_SEGMENT
-    LOAD_SEGMENT(LDTR, 0, 0, 0, SEGMENT_UNUSABLE);
+    vmcs_write(vcpu, F_GUEST_LDTR_SELECTOR, 0); // base and limit of an unusable LDTR are undefined
+    vmcs_write(vcpu, F_GUEST_LDTR_ACCESS_RIGHTS, SEGMENT_UNUSABLE);
     LOAD_SEGMENT(TR, field[F_HOST_TR_SELECTOR], field[F_HOST_TR_BASE], 0x67, 0x8b);
     vmcs_write(vcpu, F_GUEST_GDTR_BASE, field[F_HOST_GDTR_BASE]);
     vmcs_write(vcpu, F_GUEST_IDTR_BASE, field[F_HOST_IDTR_BASE]);

@@ -60,11 +60,17 @@ struct check_report {
     struct check_broken broken[CHECK_REPORT_MAX]; // in the order of checks.def
 };
 
-// Adds the broken rules of one stage to the report. Pure, but for reading the memory of input->vcpu.
+// Applies stages, bits of 1 << enum check_stage, in their order, up to the first with broken rules, which it
+// returns; STAGE_COUNT: none is broken. Adds the broken rules to the report. Pure, but for reading the memory
+// of input->vcpu.
+enum check_stage check_stages(const struct check_input *input, uint32_t stages, struct check_report *report);
+
+// ... of one stage
 void check_stage(const struct check_input *input, enum check_stage stage, struct check_report *report);
 
-// ... and only those of STAGE_GUEST_HOT about guest RIP, which is what most entries change.
-void check_rip(const struct check_input *input, struct check_report *report);
+// ... and only those of STAGE_GUEST_HOT about guest RIP, which is what most entries change. true: none is
+// broken.
+bool check_rip(const struct check_input *input, struct check_report *report);
 
 // For a person, one line: "GUEST_TR_NOT_BUSY: guest TR access rights 0x0089: type must be 11, or 3 outside
 // IA-32e mode (Checks on Guest Segment Registers)". Always terminates the text; returns its length, at most
