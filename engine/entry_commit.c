@@ -110,11 +110,11 @@ static void entry_fail(struct nvmx_vcpu *vcpu, const struct check_input *input, 
 
 // Which stages can come out differently than they did at the last successful entry of this vmcs12: by what L1
 // has written since, by an event to inject, and by what lies in its memory. What an exit saved is legal.
-static uint32_t stages_to_check(const struct nvmx_vcpu *vcpu, bool has_pdpte)
+static uint32_t stages_to_check(const struct nvmx_vcpu *vcpu, bool controls_dirty, bool has_pdpte)
 {
     const uint32_t every_stage = (1u << STAGE_COUNT) - 1;
     const struct field_set *dirty = &vcpu->vmcs12.dirty;
-    if (field_set_meets(dirty, &vcpu->controls))
+    if (controls_dirty)
         return every_stage;
     uint32_t stages = 0;
     bool event = (vmcs12_get(vcpu, F_VM_ENTRY_INTERRUPTION_INFO) & INTERRUPTION_VALID) != 0;
@@ -133,11 +133,11 @@ static uint32_t stages_to_check(const struct nvmx_vcpu *vcpu, bool has_pdpte)
     return stages;
 }
 
-static bool entry_checks_hold(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
+static bool entry_checks_hold(struct nvmx_vcpu *vcpu, bool controls_dirty, struct entry_plan *plan)
 {
     bool long_mode = (vmcs_read(vcpu, F_GUEST_IA32_EFER) & EFER_LMA) != 0;
     entry_plan_pdptes(vcpu, plan);
-    uint32_t stages = stages_to_check(vcpu, plan->has_pdpte);
+    uint32_t stages = stages_to_check(vcpu, controls_dirty, plan->has_pdpte);
     if ((stages & 1u << STAGE_GUEST) != 0)
         vmcs12_sync_rare(vcpu);
     const struct check_input input = {
@@ -168,7 +168,7 @@ void entry_from_l1(struct nvmx_vcpu *vcpu)
     shadow_collect(vcpu);
     bool controls_dirty = field_set_meets(&vcpu->vmcs12.dirty, &vcpu->controls);
     struct entry_plan plan;
-    if (!entry_checks_hold(vcpu, &plan))
+    if (!entry_checks_hold(vcpu, controls_dirty, &plan))
         return;
     entry_plan_make(vcpu, controls_dirty || field_set_meets(&vcpu->vmcs12.dirty, &vcpu->merged), &plan);
 
