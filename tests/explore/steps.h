@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A script of the explorer: what the virtual processors of L1, and their L2s, execute one after another, and
 // what happens around them. This is how a failure is printed, and how it is pasted into a test
-// (tests/scenario/found.c).
+// (tests/explore/found.c).
 //
 //     static const struct step steps[] = {
 //         ENTER_VMX, PREPARE(0, MODE_64), L1(VMLAUNCH), L2(CPUID(1)), L1(VMREAD(GPR_RAX, VMCS_EXIT_REASON)),
