@@ -165,10 +165,10 @@ struct ept02 {
 // L1's current VMCS as L1 wrote it: a copy in L0's memory. The rest of what L1 believes lives in L1's region.
 struct vmcs12 {
     uint64_t field[F_COUNT];
-    struct field_set dirty;      // written by L1 (all of them after VMPTRLD) since the last successful entry
-    bool launched;               // launch state as L1 sees it
-    bool is_shadow;              // a shadow VMCS: L1 reads and writes it, and cannot enter it
-    bool rare_in_vmcs02;         // SAVE_RARE fields that are not dirty: the truth is in vmcs02
+    struct field_set dirty; // written by L1 (all of them after VMPTRLD) since the last successful entry
+    bool launched;          // launch state as L1 sees it
+    bool is_shadow;         // a shadow VMCS: L1 reads and writes it, and cannot enter it
+    bool rare_in_vmcs02;    // SAVE_RARE fields that are not dirty: the truth is in vmcs02
 };
 
 // The shadow VMCS that L1's VMREAD and VMWRITE work on without an exit (shadow.c).

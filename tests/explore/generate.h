@@ -63,8 +63,9 @@ void plan_forget_after(struct actor *a, enum vmcs_field field); // ... if it mat
 void plan_l1_steps(struct actor *a);    // generate_l1.c
 void plan_l2_steps(struct actor *a);    // generate_l2.c
 void plan_vmcs_change(struct actor *a); // generate_vmcs.c: L1 changes the current VMCS, or what it points to
-void plan_bad_change(struct actor *a);  // ... so that it may not be entered with
-void plan_repairs(struct actor *a);     // what must be before an entry, so that nothing undefined is used
+enum vmcs_field random_field(void);
+void plan_bad_change(struct actor *a); // generate_mistakes.c: ... so that it may not be entered with
+void plan_repairs(struct actor *a);    // what must be before an entry, so that nothing undefined is used
 uint64_t plausible_value(struct actor *a, enum vmcs_field field);
 
 #endif

@@ -11,6 +11,8 @@
 // L0 forgot to translate hits memory that no guest may touch.
 #define L0_SIZE          0x2000000ull
 #define WORLD_VCPU_LIMIT 2
+#define IPI_VECTOR       0xf0   // L0's own interrupt: "come out"
+#define L0_PORT          0x510u // intercepted by L0: reads as 0x42
 
 struct virtual_processor {
     unsigned index;
@@ -72,6 +74,9 @@ void l0_add_vcpu(struct virtual_processor *p, const struct registers *start);
 void l0_run(void *argument); // a fiber's body: L0's loop for one vcpu
 void l0_end(void);
 void l0_maybe_save_and_restore(struct virtual_processor *p);
+void *l0_memory(uint64_t address);
+void l0_map_hole(struct virtual_processor *p);    // at an EPT violation where L1 has no memory
+void l0_handle_exit(struct virtual_processor *p); // that the engine leaves to L0
 
 // For a test that is L0 itself, with a parked vcpu: one VM entry and its exit; what L0 may do between two of
 // them.
