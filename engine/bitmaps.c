@@ -6,6 +6,12 @@
 // Manual: MSR-Bitmap Address; I/O-Bitmap Addresses; Software Access to Related Structures.
 #include "engine.h"
 
+#define MSR_X2APIC_FIRST    0x800u
+#define MSR_X2APIC_TPR      0x808u
+#define MSR_X2APIC_EOI      0x80bu
+#define MSR_X2APIC_SELF_IPI 0x83fu
+#define MSR_X2APIC_LAST     0x8ffu
+
 void bitmaps_init(struct nvmx_vcpu *vcpu)
 {
     page_fill(vcpu->config.pages.msr_bitmap, ~0ull);
@@ -78,14 +84,46 @@ static uint64_t l1_io_word(struct nvmx_vcpu *vcpu, uint32_t word)
     return port_l1_read(vcpu, at, &value, sizeof value) ? value : ~0ull;
 }
 
+// The x2APIC MSRs that the processor takes from, or puts into, L1's virtual-APIC page with these controls of
+// vmcs12: L2 does not reach L0's local APIC through them. Bits of a word of the MSR bitmap. Manual:
+// Virtualizing MSR-Based APIC Accesses.
+static uint64_t virtualized(const struct nvmx_vcpu *vcpu, uint32_t word)
+{
+    const uint32_t words_of_writes = 16384 / 64;
+    uint32_t secondary = vmcs12_secondary(vcpu);
+    uint32_t first = word % words_of_writes * 64; // MSR of the word's first bit
+    if ((secondary & SECONDARY_VIRTUALIZE_X2APIC_MODE) == 0 || first < MSR_X2APIC_FIRST ||
+        first > MSR_X2APIC_LAST)
+        return 0;
+    if (word < words_of_writes && (secondary & SECONDARY_APIC_REGISTER_VIRTUALIZATION) != 0)
+        return ~0ull;
+    if (first != MSR_X2APIC_FIRST)
+        return 0;
+    uint64_t bits = 1ull << (MSR_X2APIC_TPR - MSR_X2APIC_FIRST);
+    if (word >= words_of_writes && (secondary & SECONDARY_VIRTUAL_INTERRUPT_DELIVERY) != 0)
+        bits |= 1ull << (MSR_X2APIC_EOI - MSR_X2APIC_FIRST) | 1ull
+                                                                  << (MSR_X2APIC_SELF_IPI - MSR_X2APIC_FIRST);
+    return bits;
+}
+
+// What L0 keeps from L2 in this word of the MSR bitmap.
+static uint64_t l0_msr_word(const struct nvmx_vcpu *vcpu, uint32_t word)
+{
+    const uint64_t *bitmap01 = port_l0_map(vcpu->config.policy.msr_bitmap);
+    return bitmap01[word] & ~virtualized(vcpu, word);
+}
+
+// What L1 has closed since it was learnt, and what has ceased to be virtualized: a control that goes away
+// would leave L2 with the processor's own local APIC.
 void bitmaps_before_entry(struct nvmx_vcpu *vcpu)
 {
     struct learned_bits *msr = &vcpu->learned_msr, *io = &vcpu->learned_io;
     for (uint32_t i = 0; i < msr->count; i++) {
-        uint64_t closed = l1_msr_word(vcpu, msr->entry[i].word) & msr->entry[i].open;
+        uint32_t word = msr->entry[i].word;
+        uint64_t closed = (l1_msr_word(vcpu, word) | l0_msr_word(vcpu, word)) & msr->entry[i].open;
         if (closed != 0) {
             msr->entry[i].open &= ~closed;
-            *msr_word(vcpu, msr->entry[i].word) |= closed;
+            *msr_word(vcpu, word) |= closed;
         }
     }
     for (uint32_t i = 0; i < io->count; i++) {
@@ -130,7 +168,7 @@ bool bitmaps_l0_intercepts_msr(struct nvmx_vcpu *vcpu, uint32_t msr, bool write)
 bool bitmaps_open_msr(struct nvmx_vcpu *vcpu, uint32_t msr, bool write)
 {
     uint32_t bit;
-    if (bitmaps_l0_intercepts_msr(vcpu, msr, write) || !msr_bit(msr, write, &bit))
+    if (!msr_bit(msr, write, &bit) || (l0_msr_word(vcpu, bit / 64) >> (bit % 64) & 1) != 0)
         return false;
     learned_open(vcpu, &vcpu->learned_msr, bit / 64, 1ull << (bit % 64), msr_word);
     return true;

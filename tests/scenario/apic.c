@@ -150,6 +150,53 @@ static void intercepted_x2apic_msrs_exit(void)
     expect_exit(EXIT_RDMSR);
 }
 
+// What the controls of this entry virtualize, and no more: without them, a register is L1's (of its local
+// APIC, which L0 may emulate), and never the processor's. Virtualizing MSR-Based APIC Accesses.
+static void an_x2apic_msr_is_virtualized_while_a_control_says_so(void)
+{
+    const uint32_t delivery = SECONDARY_VIRTUAL_INTERRUPT_DELIVERY,
+                   registers = SECONDARY_APIC_REGISTER_VIRTUALIZATION;
+    static const struct {
+        uint32_t msr;
+        bool write;
+    } access[] = {{0x808, false}, {0x80d, false}, {0x808, true}, {0x80b, true}, {0x83f, true}, {0x80d, true}};
+    L2_PROGRAM(l2, RDMSR(0x808), VMCALL, RDMSR(0x80d), VMCALL, WRMSR(0x808, 0x50), VMCALL, WRMSR(0x80b, 0),
+               VMCALL, WRMSR(0x83f, 0x41), VMCALL, WRMSR(0x80d, 0x60), VMCALL);
+    const uint32_t all = SECONDARY_VIRTUALIZE_X2APIC_MODE | registers | delivery;
+    const uint32_t modes[] = {
+        all, 0, all, SECONDARY_VIRTUALIZE_X2APIC_MODE, all & ~delivery, 0, all & ~registers, 0};
+    prepare(&l2, all);
+    for (unsigned mode = 0; mode < sizeof(modes) / sizeof(modes[0]); mode++) {
+        l1_clear(VMCS_SECONDARY_CONTROLS, all);
+        l1_set(VMCS_SECONDARY_CONTROLS, modes[mode]);
+        l1_vmwrite(VMCS_GUEST_RIP, l2.code);
+        for (unsigned i = 0; i < sizeof(access) / sizeof(access[0]); i++) {
+            uint32_t msr = access[i].msr;
+            bool is_virtual =
+                modes[mode] && (msr == 0x808 || (access[i].write ? msr != 0x80d && modes[mode] & delivery
+                                                                 : modes[mode] & registers));
+            const uint32_t in_page = 0x1000 + 16 * mode, in_apic = 0x2000 + 16 * mode;
+            put_register(msr % 0x100 * 16, access[i].write ? 0 : in_page);
+            l1_run(WRMSR(msr, in_apic));
+            l1_vmwrite(VMCS_GUEST_INTERRUPT_STATUS, 0);
+            if (mode + i == 0)
+                l1_vmlaunch();
+            else
+                l1_vmresume();
+            uint64_t read = l1_gpr(GPR_RAX);
+            expect_exit(EXIT_VMCALL);
+            if (!access[i].write)
+                assert_int_equal(read, is_virtual ? in_page : in_apic);
+            l1_run(RDMSR(msr));
+            bool apic_is_written = access[i].write && !is_virtual;
+            static const uint32_t written[] = {[2] = 0x50, [3] = 0, [4] = 0x41, [5] = 0x60};
+            assert_int_equal(l1_gpr(GPR_RAX), apic_is_written ? written[i] : in_apic);
+            l1_vmwrite(VMCS_GUEST_RIP,
+                       l1_vmread(VMCS_GUEST_RIP) + l1_vmread(VMCS_VM_EXIT_INSTRUCTION_LENGTH));
+        }
+    }
+}
+
 // --- virtual interrupts
 
 #define DELIVERY                                                                                             \
@@ -275,6 +322,11 @@ static const struct CMUnitTest tests[] = {
     BOTH(apic_registers_are_virtualized),
     BOTH(x2apic_msrs_are_virtualized),
     BOTH(intercepted_x2apic_msrs_exit),
+    BOTH_WITH(x2apic_msrs_are_virtualized, ", emulated by L0", .l0_emulates_x2apic = true),
+    BOTH_WITH(intercepted_x2apic_msrs_exit, ", emulated by L0", .l0_emulates_x2apic = true),
+    BOTH(an_x2apic_msr_is_virtualized_while_a_control_says_so),
+    BOTH_WITH(an_x2apic_msr_is_virtualized_while_a_control_says_so, ", emulated by L0",
+              .l0_emulates_x2apic = true),
     BOTH(a_virtual_interrupt_is_delivered),
     BOTH(priorities_hold_virtual_interrupts_back),
     BOTH(an_eoi_may_exit),

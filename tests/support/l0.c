@@ -125,6 +125,10 @@ void l0_begin(void)
     }
     set_bit(l0.msr_bitmap, MSR_IA32_FEATURE_CONTROL);
     set_bit(l0.msr_bitmap, 2048 * 8 + MSR_IA32_FEATURE_CONTROL);
+    for (unsigned i = 0; world->config.l0_emulates_x2apic && i <= 0xff; i++) {
+        set_bit(l0.msr_bitmap, X2APIC_FIRST + i);
+        set_bit(l0.msr_bitmap, 2048 * 8 + X2APIC_FIRST + i);
+    }
     uint32_t revision = (uint32_t)world->hardware.msr[0] & 0x7fffffff;
     for (unsigned i = 0; i < world->config.cpu_count; i++) {
         uint64_t region = take_page();

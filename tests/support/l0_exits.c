@@ -18,13 +18,26 @@ static void handle_cpuid(struct nvmx_vcpu *vcpu)
     nvmx_skip_instruction(vcpu);
 }
 
+static bool emulate_x2apic(uint32_t msr, bool write, uint64_t *value)
+{
+    if (msr > X2APIC_LAST || (write && (msr == 0x802 || msr == 0x803)))
+        return false;
+    uint64_t *reg = &world->l0_x2apic[msr - X2APIC_FIRST];
+    *(write ? reg : value) = *(write ? value : reg);
+    return true;
+}
+
 static void handle_msr(struct nvmx_vcpu *vcpu, bool write)
 {
     uint32_t msr = (uint32_t)vcpu->regs.gpr[GPR_RCX];
     uint64_t value = (uint32_t)vcpu->regs.gpr[GPR_RAX] | vcpu->regs.gpr[GPR_RDX] << 32;
     enum nvmx_msr_result result = write ? nvmx_wrmsr(vcpu, msr, value) : nvmx_rdmsr(vcpu, msr, &value);
     if (result == NVMX_MSR_NOT_MINE) {
-        bool done = write ? hw_wrmsr(vcpu->cpu, msr, value) : hw_rdmsr(vcpu->cpu, msr, &value);
+        bool done;
+        if (world->config.l0_emulates_x2apic && msr >> 8 == X2APIC_FIRST >> 8)
+            done = emulate_x2apic(msr, write, &value);
+        else
+            done = write ? hw_wrmsr(vcpu->cpu, msr, value) : hw_rdmsr(vcpu->cpu, msr, &value);
         result = done ? NVMX_MSR_OK : NVMX_MSR_GP;
     }
     if (result == NVMX_MSR_GP) {

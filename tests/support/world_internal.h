@@ -13,6 +13,8 @@
 #define WORLD_VCPU_LIMIT 2
 #define IPI_VECTOR       0xf0   // L0's own interrupt: "come out"
 #define L0_PORT          0x510u // intercepted by L0: reads as 0x42
+#define X2APIC_FIRST     0x800u
+#define X2APIC_LAST      0x83fu
 
 struct virtual_processor {
     unsigned index;
@@ -49,6 +51,7 @@ struct world {
     bool (*feed)(struct virtual_processor *p, enum wait_reason reason);
     uint64_t l0_next_page, l0_end;
     struct nvmx_cpu l0_cpu[MACHINE_CPU_LIMIT];
+    uint64_t l0_x2apic[X2APIC_LAST - X2APIC_FIRST + 1]; // emulated: they only hold a value
     uint64_t remote_clear_count;
     unsigned move_one_in, save_restore_one_in;
     uint64_t save_restore_count;
