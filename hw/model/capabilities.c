@@ -56,7 +56,7 @@ const struct processor processor_no_vpid = {
 };
 
 // EPT without accessed and dirty flags, 1-GByte pages or execute-only; no preemption timer, no virtual NMIs,
-// no TPR shadow; activity state "active" only; read-only fields are read-only.
+// no TPR shadow; no activity states but active and HLT, which every processor has; read-only fields are so.
 const struct processor processor_sparse = {
     .name = "sparse",
     .physical_address_width = 36,
@@ -66,7 +66,7 @@ const struct processor processor_sparse = {
         CAP(PROCBASED_CTLS) = 0xb7b9fffe0401e172,
         CAP(EXIT_CTLS) = 0x003fffff00036dff,
         CAP(ENTRY_CTLS) = 0x0000d3ff000011ff,
-        CAP(MISC) = 0x00040020,
+        CAP(MISC) = 0x00040060,
         CAP(CR0_FIXED0) = 0x80000021,
         CAP(CR0_FIXED1) = 0xffffffff,
         CAP(CR4_FIXED0) = 0x2000,
