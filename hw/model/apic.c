@@ -206,8 +206,10 @@ void apic_write_msr(struct hw_cpu *cpu, uint32_t msr, uint64_t value)
         tpr_written(cpu);
     else if (msr == 0x80b)
         eoi_written(cpu);
-    else
+    else if (value & 0xf0)
         self_ipi(cpu, (uint8_t)value);
+    else
+        vm_exit(cpu, &(struct exit_information){.reason = 56, .qualification = 0x3f0});
 }
 
 // --- the APIC-access page: Virtualizing Memory-Mapped APIC Accesses

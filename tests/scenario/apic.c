@@ -265,6 +265,33 @@ static void a_self_ipi_is_virtual(void)
     assert_int_equal(l1_vmread(VMCS_GUEST_RIP), L2_HANDLER(0x72));
 }
 
+// Virtual-interrupt delivery without APIC-register virtualization: what it virtualizes and cannot carry out
+// exits, behind the instruction. APIC-Write VM Exits.
+static void what_is_no_self_ipi_exits(void)
+{
+    L2_PROGRAM(l2, WRMSR(0x83f, 0x0f), NOP, VMCALL);
+    prepare(&l2, SECONDARY_VIRTUALIZE_X2APIC_MODE | SECONDARY_VIRTUAL_INTERRUPT_DELIVERY);
+    l1_vmlaunch();
+    expect_exit_qualification(EXIT_APIC_WRITE, 0x3f0);
+    assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code + 2);
+    assert_int_equal(get_register(0x3f0), 0x0f);
+    assert_int_equal(l1_vmread(VMCS_GUEST_INTERRUPT_STATUS), 0);
+    l1_vmresume();
+    expect_exit(EXIT_VMCALL);
+}
+
+static void an_interrupt_command_exits(void)
+{
+    L2_PROGRAM(l2, WRITE4(APIC_BASE + 0x300, 0x4500), NOP, VMCALL); // INIT
+    prepare(&l2, SECONDARY_VIRTUALIZE_APIC_ACCESSES | SECONDARY_VIRTUAL_INTERRUPT_DELIVERY);
+    l1_vmlaunch();
+    expect_exit_qualification(EXIT_APIC_WRITE, 0x300);
+    assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code + 8);
+    assert_int_equal(get_register(0x300), 0x4500);
+    l1_vmresume();
+    expect_exit(EXIT_VMCALL);
+}
+
 static void a_real_interrupt_exits_past_virtual_ones(void)
 {
     L2_PROGRAM(l2, STI, NOP, INTERRUPT_ARRIVES(0x33), NOP, VMCALL);
@@ -331,6 +358,8 @@ static const struct CMUnitTest tests[] = {
     BOTH(priorities_hold_virtual_interrupts_back),
     BOTH(an_eoi_may_exit),
     BOTH(a_self_ipi_is_virtual),
+    BOTH(what_is_no_self_ipi_exits),
+    BOTH(an_interrupt_command_exits),
     BOTH(a_real_interrupt_exits_past_virtual_ones),
     BOTH(virtual_interrupts_belong_to_one_vmcs),
     BOTH_APART(tsc_scaling),
