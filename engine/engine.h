@@ -199,6 +199,7 @@ uint64_t ept02_use(struct nvmx_vcpu *vcpu, uint64_t eptp12); // the EPT pointer 
 void ept02_drop(struct nvmx_vcpu *vcpu, uint64_t eptp12);    // INVEPT single-context
 void ept02_drop_all(struct nvmx_vcpu *vcpu);
 void ept02_load(struct nvmx_vcpu *vcpu);
+void ept02_protect(struct nvmx_vcpu *vcpu); // the first write to each page misses again
 struct ept12_leaf {
     uint64_t address; // L1-physical, of the start of the page
     uint64_t size;    // 4K, 2M, 1G

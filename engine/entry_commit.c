@@ -52,6 +52,8 @@ void entry_commit(struct nvmx_vcpu *vcpu, struct entry_plan *plan)
     struct vmcs12 *vmcs12 = &vcpu->vmcs12;
     if ((vmcs12_secondary(vcpu) & SECONDARY_ENABLE_EPT) != 0)
         plan->field[F_EPT_POINTER] = ept02_use(vcpu, vmcs12_get(vcpu, F_EPT_POINTER));
+    if ((vmcs12_secondary(vcpu) & (SECONDARY_ENABLE_PML | SECONDARY_ENABLE_VPID)) == SECONDARY_ENABLE_PML)
+        ept02_protect(vcpu);
     event_leave_vmcs(vcpu);
     vmcs_make_current(vcpu, vmcs02);
     vmcs_write_host_state(vcpu, vmcs02); // constant and per-processor parts

@@ -112,6 +112,7 @@ uint64_t ept02_use(struct nvmx_vcpu *vcpu, uint64_t eptp12)
         ept02->root[i].key = key;
     }
     ept02->current = i;
+    ept02->logs = true; // for all that is known of it
     return root_pointer(&ept02->root[i]);
 }
 
@@ -140,6 +141,29 @@ void ept02_load(struct nvmx_vcpu *vcpu)
         if (root->valid)
             hw_invept(vcpu->cpu, INVEPT_SINGLE_CONTEXT, root_pointer(root));
     }
+}
+
+static void table_protect(l0pa_t table, unsigned level)
+{
+    uint64_t *entry = port_l0_map(table);
+    for (unsigned i = 0; i < 512; i++)
+        if (entry_is_table(entry[i], level))
+            table_protect(l0pa(entry[i] & EPT_ADDRESS), level - 1);
+        else
+            entry[i] &= ~EPT_WRITE;
+}
+
+// With page-modification logging: L1 may have cleared dirty flags, and its entry without VPID drops the
+// translations of L2's linear addresses. The manual lets the processor keep guest-physical ones until INVEPT;
+// L1s are known that do without it.
+void ept02_protect(struct nvmx_vcpu *vcpu)
+{
+    struct ept02_root *root = &vcpu->ept02.root[vcpu->ept02.current];
+    if (!vcpu->ept02.logs)
+        return;
+    vcpu->ept02.logs = false;
+    table_protect(root->pml4, 3);
+    hw_invept(vcpu->cpu, INVEPT_SINGLE_CONTEXT, root_pointer(root));
 }
 
 // The entry of `level` that maps the address, with the tables above it; NULL: the pool is empty.
@@ -197,6 +221,7 @@ static bool leaf_install(struct nvmx_vcpu *vcpu, l2pa_t address, unsigned level,
     if (level > 0 && *entry != 0)
         replaced = true;
     *entry = leaf;
+    vcpu->ept02.logs |= (leaf & EPT_WRITE) != 0;
     vcpu->ept02.fill_count++;
     if (replaced)
         hw_invept(vcpu->cpu, INVEPT_SINGLE_CONTEXT, root_pointer(root));

@@ -153,6 +153,7 @@ struct ept02_root {
 struct ept02 {
     struct ept02_root root[EPT02_ROOT_COUNT];
     uint32_t current; // index into root
+    bool logs;        // a page of the current root became writable since it was protected (ept02_protect)
     l0pa_t pool;
     uint32_t pool_pages, fresh; // pages [fresh, pool_pages) were never used
     uint32_t free_list;         // page number + 1 of the first free page, 0: none

@@ -118,6 +118,43 @@ static void a_walk_through_a_page_that_was_read(void)
     assert_int_equal(flags_of(&l2, PAGE_A), ACCESSED);
 }
 
+// ... and without an INVEPT, when an entry without VPID drops what is cached of linear addresses. No
+// processor need do so (Operations that Invalidate Cached Mappings: guest-physical mappings stay), but L1s
+// rely on it. With VPIDs there is nothing to rely on: the page stays dirty to the processor.
+static void write_clear_and_write_again(bool vpid)
+{
+    L2_PROGRAM(l2, WRITE(PAGE_A, 1), READ(GPR_RBX, PAGE_B), VMCALL);
+    prepare_with_log(&l2);
+    set_guest_flags();
+    if (vpid) {
+        l1_set(VMCS_SECONDARY_CONTROLS, SECONDARY_ENABLE_VPID);
+        l1_vmwrite(VMCS_VPID, 7);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        l1_vmwrite(VMCS_GUEST_RIP, l2.code);
+        l1_vmwrite(VMCS_PML_INDEX, EMPTY_LOG);
+        if (i == 0)
+            l1_vmlaunch();
+        else
+            l1_vmresume();
+        expect_exit(EXIT_VMCALL);
+        assert_int_equal(flags_of(&l2, PAGE_A), i > 0 && vpid ? ACCESSED : ACCESSED | DIRTY);
+        assert_int_equal(flags_of(&l2, PAGE_B), ACCESSED);
+        assert_int_equal(is_logged(PAGE_A), i == 0 || !vpid);
+        *l1_ept_entry(l2.eptp, PAGE_A, 1) &= ~(uint64_t)DIRTY;
+    }
+}
+
+static void cleared_flags_are_set_again_without_vpid(void)
+{
+    write_clear_and_write_again(false);
+}
+
+static void cleared_flags_stay_clear_with_vpid(void)
+{
+    write_clear_and_write_again(true);
+}
+
 // Flags that L1 clears come back, behind an INVEPT; and the log gets the page again.
 static void cleared_flags_are_set_again(void)
 {
@@ -351,6 +388,8 @@ int main(void)
         BOTH(walks_count_as_writes),
         BOTH(a_walk_through_a_page_that_was_read),
         BOTH(cleared_flags_are_set_again),
+        NESTED(cleared_flags_are_set_again_without_vpid, .cpu_count = 1),
+        NESTED(cleared_flags_stay_clear_with_vpid, .cpu_count = 1),
         BOTH(accessed_flags_of_the_upper_tables),
         BOTH(a_large_page_is_logged_once),
         BOTH_WITH(a_large_page_is_logged_once, ", 4-KByte ept01", .l0_without_large_pages = true),
