@@ -79,7 +79,7 @@ static bool msr_load(struct nvmx_vcpu *vcpu, const struct msr_entry *entry)
     enum vmcs_field field = msr_field(entry->index);
     if (field == F_COUNT)
         return hw_wrmsr(vcpu->cpu, entry->index, entry->value);
-    uint64_t value = entry->value;
+    uint64_t value = entry->value & field_mask(field); // IA32_SYSENTER_CS keeps 32 bits
     if (field == F_GUEST_IA32_EFER) // LMA is not writable
         value = (value & ~EFER_LMA) | (vmcs_read(vcpu, field) & EFER_LMA);
     nvmx_write(vcpu, field, value);

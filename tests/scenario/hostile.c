@@ -171,6 +171,56 @@ static void twisted_ept(void)
     enter_and_see(true);
 }
 
+static bool l1_goes_on(struct outcome outcome)
+{
+    return outcome.how == COMPLETED || outcome.how == EXITED || outcome.how == EXCEPTION;
+}
+
+// Whatever L0 reads of L1's memory, another processor of L1's changes behind it: lists, bitmaps, paging
+// structures, operands, the region. What L0 checked must be what it uses.
+static void others_write_while_l0_reads(void)
+{
+    L2_PROGRAM(l2, RDMSR(MSR_IA32_PAT), OUT(0x60, 1), READ(GPR_RBX, 0x20000), WRITE(0x30000, 1),
+               MOV_TO_CR(8, 3), CPUID(0), VMCALL);
+    l1_prepare(&l2);
+    uint64_t list[4] = {MSR_IA32_PAT, 0x0007040600070406, MSR_IA32_SYSENTER_ESP, 0x1000};
+    for (unsigned i = 0; i < 3; i++)
+        memcpy(l1_memory(MSR_LISTS + 0x400 * i), list, sizeof(list));
+    l1_vmwrite(VMCS_VM_ENTRY_MSR_LOAD_ADDRESS, MSR_LISTS);
+    l1_vmwrite(VMCS_VM_ENTRY_MSR_LOAD_COUNT, 2);
+    l1_vmwrite(VMCS_VM_EXIT_MSR_STORE_ADDRESS, MSR_LISTS + 0x400);
+    l1_vmwrite(VMCS_VM_EXIT_MSR_STORE_COUNT, 2);
+    l1_vmwrite(VMCS_VM_EXIT_MSR_LOAD_ADDRESS, MSR_LISTS + 0x800);
+    l1_vmwrite(VMCS_VM_EXIT_MSR_LOAD_COUNT, 2);
+    l1_set(VMCS_PRIMARY_CONTROLS, PRIMARY_USE_IO_BITMAPS | PRIMARY_USE_TPR_SHADOW);
+    l1_vmwrite(VMCS_IO_BITMAP_A, IO_BITMAPS);
+    l1_vmwrite(VMCS_IO_BITMAP_B, IO_BITMAPS + PAGE_SIZE);
+    l1_vmwrite(VMCS_VIRTUAL_APIC_ADDRESS, l1_new_page());
+    l1_vmwrite(VMCS_TPR_THRESHOLD, 0);
+    machine_limit_operations(world_machine(), 3000);
+    l0_race_at_random(1 + (unsigned)(next_random() % 6));
+    bool launched = false;
+    for (unsigned i = 0; i < 40; i++) {
+        if (i % 8 == 7) {
+            struct outcome cleared = {.how = IDLE};
+            if (!l1_goes_on(try_invept(2, 0, 0)) || !l1_goes_on(cleared = try_vmclear(VMCS_A)) ||
+                !l1_goes_on(try_vmptrld(VMCS_A)))
+                return;
+            launched &= cleared.how != COMPLETED || cleared.cf || cleared.zf;
+        }
+        struct outcome outcome = launched ? try_vmresume() : try_vmlaunch();
+        launched |= outcome.how == EXITED;
+        if (!l1_goes_on(outcome) || !l1_goes_on(try_vmwrite(VMCS_GUEST_RIP, l2.code)))
+            return;
+    }
+}
+
+static void test_others_write_while_l0_reads(void **state)
+{
+    (void)state;
+    many_times(others_write_while_l0_reads, 120);
+}
+
 static void test_scribbled_region(void **state)
 {
     (void)state;
@@ -208,7 +258,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(scribbled_region),  TEST(scribbled_region_that_is_current),
         TEST(a_region_of_noise), TEST(structures_that_are_nowhere),
-        TEST(twisted_ept),
+        TEST(twisted_ept),       TEST(others_write_while_l0_reads),
     };
     return cmocka_run_group_tests_name("hostile", tests, NULL, NULL);
 }

@@ -119,6 +119,11 @@ uint64_t l0_remote_clear_count(void)
     return world->remote_clear_count;
 }
 
+void l0_race_at_random(unsigned one_in)
+{
+    world->race_one_in = one_in;
+}
+
 void l0_race_exchanges(unsigned count, uint64_t bits)
 {
     world->exchange_race_count = count;

@@ -16,7 +16,10 @@ bool port_l1_read(struct nvmx_vcpu *vcpu, l1pa_t from, void *to, size_t size)
     memset(to, 0xee, size); // "unspecified"
     if (!is_l1_ram(from.value, size))
         return false;
-    memcpy(to, l1_memory(from.value), size);
+    uint8_t *at = l1_memory(from.value);
+    memcpy(to, at, size);
+    if (world->race_one_in != 0 && world_random() % world->race_one_in == 0)
+        at[world_random() % size] ^= (uint8_t)(1u << world_random() % 8);
     return true;
 }
 

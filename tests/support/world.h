@@ -129,6 +129,8 @@ uint64_t l0_save_and_restore_count(void);
 // Called by L0 between exits, until it returns true. It runs on L0's stack: no assertions there.
 void l0_call_between_exits(bool (*function)(void));
 // The next `count` words of L1's memory that L0 changes by compare-and-exchange: another processor of L1's
+// Another processor of L1's changes a bit of what L0 has just read of L1's memory, at one in so many reads.
+void l0_race_at_random(unsigned one_in);
 // flips these bits just before.
 void l0_race_exchanges(unsigned count, uint64_t bits);
 void l0_reset_l1(void); // at the next exit: the virtual processor is as after INIT, whatever it was doing

@@ -60,6 +60,7 @@ struct world {
     void (*on_wait)(struct hw_cpu *cpu, enum wait_reason reason);
     uint64_t move_count;
     unsigned exception_count;
+    unsigned race_one_in;
     unsigned exchange_race_count;
     uint64_t exchange_race_bits;
     char last_log[256];
