@@ -224,6 +224,15 @@ static bool exception_is_contributory(uint32_t vector)
     return vector == 0 || (vector >= VECTOR_TS && vector <= VECTOR_GP);
 }
 
+// Conditions for Generating a Double Fault. A virtualization exception counts as a page fault.
+static bool exceptions_make_double_fault(uint32_t first, uint32_t second)
+{
+    if (exception_is_contributory(first))
+        return exception_is_contributory(second);
+    return (first == VECTOR_PF || first == VECTOR_VE) &&
+           (exception_is_contributory(second) || second == VECTOR_PF);
+}
+
 // L1's exception bitmap, with the page-fault error-code mask and match.
 bool event_l1_wants_exception(const struct nvmx_vcpu *vcpu, uint32_t vector, uint32_t error_code)
 {
@@ -250,9 +259,10 @@ void nvmx_raise(struct nvmx_vcpu *vcpu, uint32_t vector, bool has_error, uint32_
                 nvmx_write(vcpu, F_GUEST_ACTIVITY_STATE, ACTIVITY_SHUTDOWN);
             return;
         }
-        if ((exception_is_contributory(first_vector) && exception_is_contributory(vector)) ||
-            (first_vector == VECTOR_PF && (exception_is_contributory(vector) || vector == VECTOR_PF)))
+        if (exceptions_make_double_fault(first_vector, vector)) {
             event = event_make_exception(vcpu, VECTOR_DF, true, 0);
+            vcpu->exit.idt_vectoring_info = 0; // the manual: it interrupts no delivery
+        }
     }
     uint32_t raised = event.info & INTERRUPTION_VECTOR_MASK;
     // A fault is saved with RF set, whether it is delivered or exits; neither injection nor the exit of an

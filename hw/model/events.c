@@ -60,28 +60,35 @@ static bool makes_double_fault(const struct event *first, uint8_t second)
            (is_contributory(second) || second == VECTOR_PF);
 }
 
+// Information for VM Exits During Event Delivery: a fault in the delivery of an event exits because of its
+// own bit in the exception bitmap; only one that does not becomes a double or triple fault.
 static void raise(struct hw_cpu *cpu, struct event event)
 {
+    const struct event first = cpu->vectoring;
     event.valid = true;
-    if (cpu->vectoring.valid) {
-        if (cpu->vectoring.type == EVENT_HARDWARE_EXCEPTION && cpu->vectoring.vector == VECTOR_DF) {
-            triple_fault(cpu);
-            return;
-        }
-        bool by_program = cpu->vectoring.type == EVENT_SOFTWARE_INTERRUPT ||
-                          cpu->vectoring.type == EVENT_SOFTWARE_EXCEPTION;
-        if (event.has_error && event.vector != VECTOR_PF && !by_program)
-            event.error_code |= 1; // EXT
-        if (makes_double_fault(&cpu->vectoring, event.vector)) {
-            cpu->vectoring.valid = false; // the manual: no VM exit "during event delivery" then
-            event = (struct event){
-                .valid = true, .type = EVENT_HARDWARE_EXCEPTION, .vector = VECTOR_DF, .has_error = true};
-        }
-    }
+    bool by_program = first.type == EVENT_SOFTWARE_INTERRUPT || first.type == EVENT_SOFTWARE_EXCEPTION;
+    if (first.valid && event.has_error && event.vector != VECTOR_PF && !by_program)
+        event.error_code |= 1;  // EXT
     if (!(cpu->r.cr0 & CR0_PE)) // real-address mode knows no error codes
         event.has_error = false;
-    if (!exception_exits(cpu, &event))
-        event_deliver(cpu, event);
+    if (exception_exits(cpu, &event))
+        return;
+    if (event.vector == VECTOR_PF) // also when it ends in a double or triple fault
+        cpu->r.cr2 = event.cr2;
+    if (first.valid && first.type == EVENT_HARDWARE_EXCEPTION && first.vector == VECTOR_DF) {
+        triple_fault(cpu);
+        return;
+    }
+    if (first.valid && makes_double_fault(&first, event.vector)) {
+        cpu->vectoring.valid = false; // the manual: no VM exit "during event delivery" then
+        event = (struct event){.valid = true,
+                               .type = EVENT_HARDWARE_EXCEPTION,
+                               .vector = VECTOR_DF,
+                               .has_error = (cpu->r.cr0 & CR0_PE) != 0};
+        if (exception_exits(cpu, &event))
+            return;
+    }
+    event_deliver(cpu, event);
 }
 
 void raise_exception(struct hw_cpu *cpu, uint8_t vector)

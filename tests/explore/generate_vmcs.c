@@ -201,7 +201,7 @@ static uint64_t control_value(struct actor *a, enum vmcs_field field, uint64_t o
     unsigned g = field_guest_of((unsigned)r);
     switch (field) {
     case F_EXCEPTION_BITMAP:
-        return one_in(2) ? random_word() & random_word() : old ^ 1u << random_below(32);
+        return one_in(2) ? random_sparse_word() : old ^ 1u << random_below(32);
     case F_PAGE_FAULT_ERROR_CODE_MASK:
     case F_PAGE_FAULT_ERROR_CODE_MATCH:
         return random_below(8);
@@ -242,7 +242,7 @@ static uint64_t control_value(struct actor *a, enum vmcs_field field, uint64_t o
     case F_EOI_EXIT_BITMAP_2:
     case F_EOI_EXIT_BITMAP_3:
     case F_XSS_EXITING_BITMAP:
-        return random_word() & random_word();
+        return random_sparse_word();
     case F_VM_ENTRY_EXCEPTION_ERROR_CODE:
         return random_below(0x100) * 8;
     case F_VM_ENTRY_INSTRUCTION_LENGTH:

@@ -52,7 +52,7 @@ int main(int count, char **arguments)
                    result.verdict == VERDICT_UNDEFINED ? ", then " : "",
                    result.verdict == VERDICT_UNDEFINED ? result.sentence : "");
         if (result.verdict == VERDICT_DIFFERENT || result.verdict == VERDICT_STOPPED) {
-            printf("not ok - after %llu operations\n", (unsigned long long)(before + result.observation));
+            printf("not ok - after %llu operations\n", (unsigned long long)before + result.observation);
             report(&script, &result, seed);
             return 1;
         }

@@ -15,6 +15,12 @@ static inline uint64_t random_word(void)
     random_state ^= random_state << 17;
     return random_state * 0x2545f4914f6cdd1dull;
 }
+// One bit in four is set.
+static inline uint64_t random_sparse_word(void)
+{
+    uint64_t word = random_word();
+    return word & random_word();
+}
 static inline uint32_t random_below(uint32_t limit)
 {
     return (uint32_t)((random_word() >> 32) * limit >> 32);

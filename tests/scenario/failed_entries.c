@@ -391,6 +391,7 @@ static void msr_lists_of_special_msrs(void)
         {MSR_IA32_SYSENTER_ESP, 0x1000},
         {MSR_IA32_SYSENTER_EIP, 0x2000},
         {MSR_IA32_DEBUGCTL, 1},
+        {MSR_IA32_EFER, EFER_SCE | EFER_LME | EFER_LMA},
         {0xc0000081, 0x1122334455667788},
         {0xc0000082, 0x3000},
         {0xc0000084, 0x47700},
@@ -414,9 +415,37 @@ static void msr_lists_of_special_msrs(void)
         assert_int_equal(entry_value(MSR_LISTS + 0x400 + 16 * i), list[i].value);
     assert_int_equal(l1_rdmsr(MSR_IA32_PAT), l1_vmread(VMCS_HOST_IA32_PAT));
     // a value that the MSR does not take
-    put_entry(MSR_LISTS, MSR_IA32_PAT, 0x0002040600070400);
+    static const struct {
+        unsigned index;
+        uint64_t value;
+    } bad[] = {
+        {0, 0x0002040600070400}, {2, NON_CANONICAL},         {3, NON_CANONICAL}, {4, 1 << 4},
+        {5, EFER_SCE},           {5, EFER_LME | 1ull << 20},
+    };
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        unsigned index = bad[i].index;
+        put_entry(MSR_LISTS + 16 * index, list[index].msr, bad[i].value);
+        l1_vmresume();
+        expect_entry_failure(34, index + 1);
+        put_entry(MSR_LISTS + 16 * index, list[index].msr, list[index].value);
+    }
     l1_vmresume();
-    expect_entry_failure(34, 1);
+    expect_exit(EXIT_VMCALL);
+}
+
+// No MSR-load list may name these two; a store list may, and finds them where L2 has them.
+static void an_msr_list_stores_segment_bases(void)
+{
+    L2_PROGRAM(l2, WRMSR(MSR_FS_BASE, 0x123000), WRMSR(MSR_GS_BASE, 0x456000), VMCALL);
+    l1_prepare(&l2);
+    put_entry(MSR_LISTS + 0x400, MSR_FS_BASE, 0);
+    put_entry(MSR_LISTS + 0x410, MSR_GS_BASE, 0);
+    l1_vmwrite(VMCS_VM_EXIT_MSR_STORE_ADDRESS, MSR_LISTS + 0x400);
+    l1_vmwrite(VMCS_VM_EXIT_MSR_STORE_COUNT, 2);
+    l1_vmlaunch();
+    expect_exit(EXIT_VMCALL);
+    assert_int_equal(entry_value(MSR_LISTS + 0x400), 0x123000);
+    assert_int_equal(entry_value(MSR_LISTS + 0x410), 0x456000);
 }
 
 // VMX Aborts: the exit cannot be completed, and the virtual processor shuts down.
@@ -489,6 +518,7 @@ static const struct CMUnitTest tests[] = {
     BOTH(launch_state_comes_before_the_checks),
     BOTH(msr_lists_load_and_store),
     BOTH(msr_lists_of_special_msrs),
+    BOTH(an_msr_list_stores_segment_bases),
     BOTH(saving_msrs_may_abort),
     BOTH(loading_msrs_may_abort),
     BOTH(an_msr_list_that_cannot_be_loaded_fails_the_entry),

@@ -49,21 +49,26 @@ static void build_pae_tables(void)
         put(PAE_DIRECTORY + 8 * i, i << 21 | 0x83, 8);
 }
 
+static void load_32_bit_idt(void)
+{
+    put(L1_SCRATCH + 0x800, 0x7ff | (uint64_t)L1_IDT_32 << 16, 8);
+    put(L1_SCRATCH + 0x808, 0, 8);
+    struct op lidt = {.kind = OP_LIDT, AT(L1_SCRATCH + 0x800)};
+    lidt.memory.address_size = 32;
+    l1_run(lidt);
+}
+
 // From 64-bit mode to protected mode with another kind of paging.
 static void leave_long_mode(uint64_t cr3, uint64_t cr4)
 {
     uint64_t cr0 = read_cr(0);
-    put(L1_SCRATCH + 0x800, 0x7ff | (uint64_t)L1_IDT_32 << 16, 8);
-    put(L1_SCRATCH + 0x808, 0, 8);
     l1_run(TO_COMPATIBILITY_MODE);
     l1_run(MOV_TO_CR(0, cr0 & ~CR0_PG));
     l1_run(WRMSR(MSR_IA32_EFER, 0));
     l1_run(MOV_TO_CR(4, cr4));
     l1_run(MOV_TO_CR(3, cr3));
     l1_run(MOV_TO_CR(0, cr0));
-    struct op lidt = {.kind = OP_LIDT, AT(L1_SCRATCH + 0x800)};
-    lidt.memory.address_size = 32;
-    l1_run(lidt);
+    load_32_bit_idt();
 }
 
 static struct op with_32_bit_address(struct op op)
@@ -352,6 +357,39 @@ static void l1_reads_back_what_it_wrote(void)
     l1_run(MOV_TO_CR(0, cr0));
 }
 
+// CR0.NE changes with something else: L0, which owns it, carries all of it out.
+static void cr0_writes_change_paging(void)
+{
+    const uint64_t efer = l1_rdmsr(MSR_IA32_EFER);
+    uint64_t cr0 = read_cr(0), off = cr0 & ~(CR0_PG | CR0_NE);
+    build_pae_tables();
+    l1_run(TO_COMPATIBILITY_MODE);
+    l1_run(MOV_TO_CR(0, off)); // out of IA-32e mode
+    load_32_bit_idt();
+    assert_int_equal(read_cr(0), off);
+    assert_int_equal(l1_rdmsr(MSR_IA32_EFER), efer & ~EFER_LMA);
+    l1_run(MOV_TO_CR(4, 0));
+    expect_exception_with_code(l1_execute(MOV_TO_CR(0, cr0)), VECTOR_GP, 0); // into it without PAE
+    assert_int_equal(read_cr(0), off);
+    l1_run(MOV_TO_CR(4, CR4_PAE));
+    l1_run(MOV_TO_CR(0, cr0));
+    assert_int_equal(l1_rdmsr(MSR_IA32_EFER), efer);
+    l1_run(MOV_TO_CR(0, off));
+    l1_run(WRMSR(MSR_IA32_EFER, 0));
+    l1_run(MOV_TO_CR(3, PDPT));
+    put(PDPT + 8, PAE_DIRECTORY | 3, 8); // a reserved bit in a PDPTE
+    expect_exception_with_code(l1_execute(MOV_TO_CR(0, cr0)), VECTOR_GP, 0);
+    assert_int_equal(read_cr(0), off);
+    put(PDPT + 8, PAE_DIRECTORY | 1, 8);
+    l1_run(MOV_TO_CR(0, cr0)); // PAE paging, whose PDPTEs are loaded
+    assert_int_equal(read_cr(0), cr0);
+    put(L1_SCRATCH, 0x1234567, 8);
+    l1_run(READ(GPR_RBX, 0x40000000 + L1_SCRATCH));
+    assert_int_equal((uint32_t)l1_gpr(GPR_RBX), 0x1234567);
+    l1_run(MOV_TO_CR(0, cr0 & ~(CR0_NE | CR0_WP)));
+    assert_int_equal(read_cr(0), cr0 & ~(CR0_NE | CR0_WP));
+}
+
 static void illegal_control_registers_fault(void)
 {
     uint64_t cr0 = read_cr(0);
@@ -433,6 +471,8 @@ static const struct CMUnitTest tests[] = {
     BOTH(a_reserved_bit_in_a_host_pdpte_aborts),
     BOTH(an_exit_from_ia32e_mode_to_a_32_bit_host_aborts),
     BOTH(l1_reads_back_what_it_wrote),
+    BOTH(cr0_writes_change_paging),
+    BOTH_WITH(cr0_writes_change_paging, ", without VPID", .processor = &processor_no_vpid),
     BOTH(illegal_control_registers_fault),
     BOTH(control_registers_in_vmx_operation),
 };

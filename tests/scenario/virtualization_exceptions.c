@@ -226,12 +226,19 @@ static void the_address_is_checked(void)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(the_guest_gets_its_violation),         BOTH(a_page_that_is_not_there_is_convertible),
-        BOTH(suppress_ve_keeps_the_exit),           BOTH(suppress_ve_of_an_upper_entry),
-        BOTH(a_busy_area_keeps_the_exit),           BOTH(an_event_delivery_keeps_the_exit),
-        BOTH(real_address_mode_keeps_the_exit),     BOTH(misconfigurations_are_never_converted),
-        BOTH(the_exception_bitmap_applies),         BOTH(a_fault_on_top_is_a_double_fault),
-        BOTH(an_exit_during_its_delivery_names_it), BOTH(the_address_is_checked),
+        BOTH(the_guest_gets_its_violation),
+        BOTH(a_page_that_is_not_there_is_convertible),
+        BOTH(suppress_ve_keeps_the_exit),
+        BOTH(suppress_ve_of_an_upper_entry),
+        BOTH(a_busy_area_keeps_the_exit),
+        BOTH(an_event_delivery_keeps_the_exit),
+        BOTH(real_address_mode_keeps_the_exit),
+        BOTH(misconfigurations_are_never_converted),
+        BOTH(the_exception_bitmap_applies),
+        BOTH(a_fault_on_top_is_a_double_fault),
+        BOTH_WITH(a_fault_on_top_is_a_double_fault, ", L0 raises it", .l0_exceptions = 1u << VECTOR_GP),
+        BOTH(an_exit_during_its_delivery_names_it),
+        BOTH(the_address_is_checked),
     };
     return cmocka_run_group_tests_name("virtualization exceptions", tests, NULL, NULL);
 }

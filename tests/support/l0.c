@@ -119,6 +119,8 @@ void l0_begin(void)
     l0.io_bitmap_a = take_page();
     l0.io_bitmap_b = take_page();
     set_bit(l0.io_bitmap_a, L0_PORT);
+    for (unsigned i = 0; i < 4; i++)
+        set_bit(l0.io_bitmap_a, L0_PASSED_PORT + i);
     for (unsigned msr = MSR_IA32_VMX_BASIC; msr <= MSR_IA32_VMX_VMFUNC; msr++) {
         set_bit(l0.msr_bitmap, msr);
         set_bit(l0.msr_bitmap, 2048 * 8 + msr);

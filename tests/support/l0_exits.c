@@ -51,11 +51,35 @@ static void handle_msr(struct nvmx_vcpu *vcpu, bool write)
     nvmx_skip_instruction(vcpu);
 }
 
+// INS and OUTS of L1, between a port of L0's and L1's memory; the model knows one element of them.
+static void handle_string_io(struct nvmx_vcpu *vcpu)
+{
+    uint64_t qualification = vcpu->exit.qualification, linear = vcpu->exit.guest_linear_address;
+    uint8_t element[4], *port = world->machine->port;
+    unsigned first = qualification >> 16 & 0xffff, size = (qualification & 7) + 1;
+    if (qualification & 8) {
+        for (unsigned i = 0; i < size; i++)
+            element[i] = port[(first + i) & 0xffff];
+        if (!nvmx_linear_write(vcpu, linear, element, size))
+            return; // L1 has a page fault instead
+    } else {
+        if (!nvmx_linear_read(vcpu, linear, element, size))
+            return;
+        for (unsigned i = 0; i < size; i++)
+            port[(first + i) & 0xffff] = element[i];
+    }
+    nvmx_skip_instruction(vcpu);
+}
+
 // L0's port, or one that the engine wants L0 to access for L2.
 static void handle_io(struct nvmx_vcpu *vcpu)
 {
     uint64_t qualification = vcpu->exit.qualification, *rax = &vcpu->regs.gpr[GPR_RAX];
     unsigned port = qualification >> 16 & 0xffff, size = (qualification & 7) + 1;
+    if ((qualification & 16) && !vcpu->in_l2) {
+        handle_string_io(vcpu);
+        return;
+    }
     for (unsigned i = 0; i < size; i++) {
         uint8_t *at = &world->machine->port[(port + i) & 0xffff];
         if (!(qualification & 8))

@@ -15,6 +15,7 @@
 #define L0_PORT          0x510u // intercepted by L0: reads as 0x42
 #define X2APIC_FIRST     0x800u
 #define X2APIC_LAST      0x83fu
+#define L0_PASSED_PORT   0x514u // ... and the three behind it: intercepted, and as L1 would find them without
 
 struct virtual_processor {
     unsigned index;
