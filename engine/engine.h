@@ -73,7 +73,6 @@ bool l1_paging_walk(struct nvmx_vcpu *vcpu, uint64_t linear, bool write, l1pa_t 
 bool instruction_handle(struct nvmx_vcpu *vcpu); // false: it is no VMX instruction
 void instruction_succeed(struct nvmx_vcpu *vcpu);
 void instruction_fail_invalid(struct nvmx_vcpu *vcpu);
-void instruction_fail_valid_elsewhere(struct nvmx_vcpu *vcpu); // VMfailValid, and the error is told already
 uint32_t l1_cpl(struct nvmx_vcpu *vcpu);                       // of whoever runs
 void instruction_fail(struct nvmx_vcpu *vcpu, uint32_t error); // VMfail: Valid when L1 has a current VMCS
 void invalidate_ept(struct nvmx_vcpu *vcpu);

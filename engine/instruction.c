@@ -24,11 +24,6 @@ void instruction_fail_invalid(struct nvmx_vcpu *vcpu)
     instruction_end(vcpu, RFLAGS_CF);
 }
 
-void instruction_fail_valid_elsewhere(struct nvmx_vcpu *vcpu)
-{
-    instruction_end(vcpu, RFLAGS_ZF);
-}
-
 void instruction_fail(struct nvmx_vcpu *vcpu, uint32_t error)
 {
     if (vcpu->vmcs12_pointer.value == NO_VMCS12) {

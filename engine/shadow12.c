@@ -115,9 +115,7 @@ enum route shadow12_route(struct nvmx_vcpu *vcpu)
     } else if (link.value == NO_VMCS12) {
         instruction_fail_invalid(vcpu);
     } else if (field == F_COUNT) {
-        shadow12_close(vcpu); // the field that says the error may be open
-        vmcs12_region_write(vcpu, link, F_VM_INSTRUCTION_ERROR, VMERR_UNSUPPORTED_FIELD);
-        instruction_fail_valid_elsewhere(vcpu);
+        instruction_fail(vcpu, VMERR_UNSUPPORTED_FIELD); // said in vmcs12, the current VMCS
     } else {
         open_field(vcpu, field, (uint32_t)encoding, write);
     }

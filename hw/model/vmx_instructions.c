@@ -15,19 +15,16 @@ struct vmx_result vmx_fail_invalid(void)
     return (struct vmx_result){.status = VMX_FAIL_INVALID};
 }
 
-static struct vmx_result fail_in(struct active_vmcs *vmcs, enum vmx_error error, const char *rule)
+// VMfail(error): VMfailValid when there is a current VMCS to say it in, else VMfailInvalid. The current VMCS,
+// also when a VMREAD or VMWRITE of a guest is about the shadow VMCS.
+struct vmx_result vmx_fail(struct hw_cpu *cpu, enum vmx_error error, const char *rule)
 {
+    struct active_vmcs *vmcs = cpu->current;
     if (vmcs == NULL)
         return (struct vmx_result){.status = VMX_FAIL_INVALID, .error = error, .rule = rule};
     vmcs->data.field[F_VM_INSTRUCTION_ERROR] = error;
     vmcs->data.written[F_VM_INSTRUCTION_ERROR] = 1;
     return (struct vmx_result){.status = VMX_FAIL_VALID, .error = error, .rule = rule};
-}
-
-// VMfail(error): VMfailValid when there is a current VMCS to say it in, else VMfailInvalid.
-struct vmx_result vmx_fail(struct hw_cpu *cpu, enum vmx_error error, const char *rule)
-{
-    return fail_in(cpu->current, error, rule);
 }
 
 static uint32_t revision_of(const struct hw_cpu *cpu)
@@ -134,7 +131,7 @@ struct vmx_result vmx_vmread(struct hw_cpu *cpu, struct active_vmcs *vmcs, uint6
     bool high;
     enum vmcs_field field = model_field_find(cpu->machine, encoding, &high);
     if (field == F_COUNT)
-        return fail_in(vmcs, VMERR_UNSUPPORTED_FIELD, NULL);
+        return vmx_fail(cpu, VMERR_UNSUPPORTED_FIELD, NULL);
     vmcs->count->vmread[field]++;
     *value = vmcs->data.field[field];
     if (high)
@@ -149,10 +146,10 @@ struct vmx_result vmx_vmwrite(struct hw_cpu *cpu, struct active_vmcs *vmcs, uint
     bool high;
     enum vmcs_field field = model_field_find(cpu->machine, encoding, &high);
     if (field == F_COUNT)
-        return fail_in(vmcs, VMERR_UNSUPPORTED_FIELD, NULL);
+        return vmx_fail(cpu, VMERR_UNSUPPORTED_FIELD, NULL);
     if (vmcs_encoding_type((uint32_t)encoding) == VMCS_TYPE_INFO &&
         !capability_misc(cpu->machine->processor, MISC_VMWRITE_ANY_FIELD))
-        return fail_in(vmcs, VMERR_READ_ONLY_FIELD, NULL);
+        return vmx_fail(cpu, VMERR_READ_ONLY_FIELD, NULL);
 
     uint64_t old = vmcs->data.field[field];
     value = high ? (old & 0xffffffff) | value << 32 : model_field_truncate(field, value);
