@@ -49,6 +49,9 @@ static void refuse_if(const char *problem)
         stop_refuse("%s", problem);
 }
 
+// "posted=on": posted interrupts are offered to L1 although the processor notices interrupts late.
+static bool posted_interrupts_wanted;
+
 static void read_options(const char *options)
 {
     while (*options != '\0') {
@@ -58,6 +61,8 @@ static void read_options(const char *options)
             stop_refuse("unknown way to answer CPUID in the option %s (cpuid=leaves, cpuid=hidden or "
                         "cpuid=announced)",
                         options);
+        if (string_starts_with(options, "posted=on"))
+            posted_interrupts_wanted = true;
         while (*options != '\0' && *options != ' ')
             options++;
         while (*options == ' ')
@@ -170,6 +175,17 @@ static void release_other_processors(void)
             x86_pause();
 }
 
+static void offer_capabilities(void)
+{
+    struct nvmx_caps usable = hardware;
+    if (quirks.notices_interrupts_late && !posted_interrupts_wanted) {
+        const uint64_t may_be_1 = (uint64_t)PIN_POSTED_INTERRUPTS << 32;
+        usable.msr[MSR_IA32_VMX_PINBASED_CTLS - CAPS_MSR_FIRST] &= ~may_be_1;
+        usable.msr[MSR_IA32_VMX_TRUE_PINBASED_CTLS - CAPS_MSR_FIRST] &= ~may_be_1;
+    }
+    nvmx_caps_offer(&usable, &offered);
+}
+
 // Where the image was loaded is L1's memory from here on.
 static _Noreturn void run_relocated(const struct memory_range *taken, uint32_t taken_count)
 {
@@ -184,7 +200,7 @@ static _Noreturn void run_relocated(const struct memory_range *taken, uint32_t t
         stop_refuse("ACPI's MADT does not list the processor that L0 started on (APIC ID %u)", own_id);
     self->stack_top = boot_stack_end; // it stays on the stack that it has
     cpu_init(self);
-    nvmx_caps_offer(&hardware, &offered);
+    offer_capabilities();
 
     mtrr_read();
     ept01_build(&hardware);

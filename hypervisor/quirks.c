@@ -28,4 +28,5 @@ void quirks_detect(const struct acpi_info *acpi)
     quirks.shutdown_port = bochs;
     quirks.apic_enable_is_final = bochs;
     quirks.entry_overlooks_events = bochs;
+    quirks.notices_interrupts_late = bochs;
 }

@@ -7,9 +7,11 @@
 #include "acpi.h"
 
 struct quirks {
-    bool shutdown_port;          // the text "Shutdown" written to port 0x8900 ends the machine
-    bool apic_enable_is_final;   // IA32_APIC_BASE ignores every write once its enable bit was cleared
-    bool entry_overlooks_events; // VM entry does not look for an interrupt that is pending already
+    bool shutdown_port;           // the text "Shutdown" written to port 0x8900 ends the machine
+    bool apic_enable_is_final;    // IA32_APIC_BASE ignores every write once its enable bit was cleared
+    bool entry_overlooks_events;  // VM entry does not look for an interrupt that is pending already
+    bool notices_interrupts_late; // one that arrives while L2 runs may wait until L2 exits: so would what is
+                                  // posted
 };
 
 #define QUIRKS_SHUTDOWN_PORT 0x8900
