@@ -7,7 +7,6 @@
 
 #define L2_CODE_A   0x200000u // linear addresses of L2, each a live range of its own
 #define L2_CODE_B   0x201000u
-#define L0_PORT     0x510
 #define IPI_VECTOR  0xf0
 #define HANDLER_UD  (L1_PADS + 16 * VECTOR_UD)
 #define EXIT_PAD    (L1_PADS + 0x1000)
