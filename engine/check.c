@@ -147,9 +147,7 @@ static bool inject_error_code_fits(const struct check_context *c)
 
 static bool inject_is_software(const struct check_context *c)
 {
-    uint32_t type = INJECT_TYPE;
-    return type == EVENT_SOFTWARE_INTERRUPT || type == EVENT_PRIVILEGED_SOFTWARE ||
-           type == EVENT_SOFTWARE_EXCEPTION;
+    return event_is_software(INJECT_TYPE);
 }
 
 static bool activity_accepts_injection(const struct check_context *c)

@@ -291,6 +291,12 @@ extern const uint8_t exit_info_members[EXIT_REASON_COUNT]; // EXIT_INFO_* of exi
 #define EXIT_INFO_P 0x10u
 #define EXIT_INFO_V 0x20u
 uint32_t event_type(uint32_t info);
+// Its delivery has an instruction length.
+static inline bool event_is_software(uint32_t type)
+{
+    return type == EVENT_SOFTWARE_INTERRUPT || type == EVENT_PRIVILEGED_SOFTWARE ||
+           type == EVENT_SOFTWARE_EXCEPTION;
+}
 // Around every entry while vcpu->shutdown is set (shutdown.c).
 void shutdown_before_entry(struct nvmx_vcpu *vcpu);
 void shutdown_after_exit(struct nvmx_vcpu *vcpu);

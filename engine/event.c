@@ -193,8 +193,7 @@ void event_prepare(struct nvmx_vcpu *vcpu)
         if ((interruptibility & INTERRUPTIBILITY_NMI) != 0)
             vmcs_write(vcpu, F_GUEST_INTERRUPTIBILITY, interruptibility & ~(uint64_t)INTERRUPTIBILITY_NMI);
     }
-    if (type == EVENT_SOFTWARE_INTERRUPT || type == EVENT_PRIVILEGED_SOFTWARE ||
-        type == EVENT_SOFTWARE_EXCEPTION)
+    if (event_is_software(type))
         vmcs_write(vcpu, F_VM_ENTRY_INSTRUCTION_LENGTH, vcpu->event.instruction_length);
     if (vmcs_read(vcpu, F_GUEST_ACTIVITY_STATE) == ACTIVITY_HLT && type == EVENT_HARDWARE_EXCEPTION &&
         (vcpu->event.info & INTERRUPTION_VECTOR_MASK) != VECTOR_DB)
@@ -213,9 +212,7 @@ void event_after_exit(struct nvmx_vcpu *vcpu)
         .info = exit->idt_vectoring_info & ~INTERRUPTION_NMI_UNBLOCKING, // bit 12 is undefined here
         .error_code = exit->idt_vectoring_error_code,
     };
-    uint32_t type = event_type(vcpu->event.info);
-    if (type == EVENT_SOFTWARE_INTERRUPT || type == EVENT_PRIVILEGED_SOFTWARE ||
-        type == EVENT_SOFTWARE_EXCEPTION)
+    if (event_is_software(event_type(vcpu->event.info)))
         vcpu->event.instruction_length = (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INSTRUCTION_LENGTH);
 }
 

@@ -80,18 +80,23 @@ static bool msr_load(struct nvmx_vcpu *vcpu, const struct msr_entry *entry)
     if (field == F_COUNT)
         return hw_wrmsr(vcpu->cpu, entry->index, entry->value);
     uint64_t value = entry->value & field_mask(field); // IA32_SYSENTER_CS keeps 32 bits
-    if (field == F_GUEST_IA32_EFER) // LMA is not writable
+    if (field == F_GUEST_IA32_EFER)                    // LMA is not writable
         value = (value & ~EFER_LMA) | (vmcs_read(vcpu, field) & EFER_LMA);
     nvmx_write(vcpu, field, value);
     return true;
 }
 
+// The manual recommends at most 512 * (1 + IA32_VMX_MISC bits 27:25) entries, and lets a processor do
+// anything beyond that; L0 stops there, so that a list cannot keep it busy.
+static uint32_t list_limit(const struct nvmx_vcpu *vcpu)
+{
+    uint64_t misc = vcpu->config.offered->msr[MSR_IA32_VMX_MISC - CAPS_MSR_FIRST];
+    return 512 * (1 + (uint32_t)(misc >> 25 & 7));
+}
+
 uint32_t msr_list_load(struct nvmx_vcpu *vcpu, l1pa_t list, uint32_t count)
 {
-    // The manual recommends at most 512 * (1 + IA32_VMX_MISC bits 27:25) entries, and lets a processor do
-    // anything beyond that; L0 stops there, so that a list cannot keep it busy.
-    uint64_t misc = vcpu->config.offered->msr[MSR_IA32_VMX_MISC - CAPS_MSR_FIRST];
-    uint32_t limit = 512 * (1 + (uint32_t)(misc >> 25 & 7));
+    const uint32_t limit = list_limit(vcpu);
     for (uint32_t i = 0; i < count; i++) {
         struct msr_entry entry;
         if (i >= limit || !port_l1_read(vcpu, l1pa(list.value + i * sizeof entry), &entry, sizeof entry) ||
@@ -103,8 +108,7 @@ uint32_t msr_list_load(struct nvmx_vcpu *vcpu, l1pa_t list, uint32_t count)
 
 uint32_t msr_list_store(struct nvmx_vcpu *vcpu, l1pa_t list, uint32_t count)
 {
-    uint64_t misc = vcpu->config.offered->msr[MSR_IA32_VMX_MISC - CAPS_MSR_FIRST];
-    uint32_t limit = 512 * (1 + (uint32_t)(misc >> 25 & 7));
+    const uint32_t limit = list_limit(vcpu);
     for (uint32_t i = 0; i < count; i++) {
         struct msr_entry entry;
         l1pa_t at = l1pa(list.value + i * sizeof entry);

@@ -3,6 +3,8 @@
 #ifndef TESTS_RANDOM_H
 #define TESTS_RANDOM_H
 
+#include "xorshift.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -10,10 +12,7 @@ extern uint64_t random_state;
 
 static inline uint64_t random_word(void)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state * 0x2545f4914f6cdd1dull;
+    return xorshift(&random_state) * 0x2545f4914f6cdd1dull;
 }
 // One bit in four is set.
 static inline uint64_t random_sparse_word(void)

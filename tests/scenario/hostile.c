@@ -4,6 +4,7 @@
 // L0's own VMX instructions fail, nor find the engine with "a bug": on each of these the model, or the port,
 // stops.
 #include "l1_vmx.h"
+#include "xorshift.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -17,10 +18,7 @@ static uint64_t random_state;
 
 static uint64_t next_random(void)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
+    return xorshift(&random_state);
 }
 
 static int begin(uint64_t seed)

@@ -4,6 +4,7 @@
 // L1 must see the same under L0; and what L0 gives to the hardware must never be refused by it (the model
 // stops then).
 #include "l1_vmx.h"
+#include "xorshift.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -25,10 +26,7 @@ static uint64_t random_state;
 
 static uint64_t next_random(void)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
+    return xorshift(&random_state);
 }
 
 static const uint32_t encodings[] = {

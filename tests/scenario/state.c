@@ -3,6 +3,7 @@
 // nothing has changed then; and whatever is accepted runs, and does no harm. (That a state which was saved is
 // restored is tested by every scenario: world.c runs each a third time, with another vcpu after every exit.)
 #include "l1_vmx.h"
+#include "xorshift.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -242,10 +243,7 @@ static uint64_t random_state;
 
 static uint64_t next_random(void)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
+    return xorshift(&random_state);
 }
 
 static unsigned accepted_count, refused_count;
