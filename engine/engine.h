@@ -303,8 +303,10 @@ void shutdown_after_exit(struct nvmx_vcpu *vcpu);
 // --- overlooked.c: around an entry of L2 that injects nothing, on processors with the quirk
 void overlooked_before_entry(struct nvmx_vcpu *vcpu);
 void overlooked_after_exit(struct nvmx_vcpu *vcpu); // when it changed something
+void overlooked_undo(struct nvmx_vcpu *vcpu);
 
 void event_prepare(struct nvmx_vcpu *vcpu);            // before an entry: what is injected
+void event_undo_prepare(struct nvmx_vcpu *vcpu);       // ... and nothing was entered
 void event_after_exit(struct nvmx_vcpu *vcpu);         // what the exit interrupted the delivery of
 void event_pend_mtf_exit(struct nvmx_vcpu *vcpu);      // at the next boundary of L2, before all else there
 void event_leave_vmcs(struct nvmx_vcpu *vcpu);         // the current VMCS is about to be another

@@ -112,6 +112,26 @@ static bool another_exit_is_first(struct nvmx_vcpu *vcpu)
            (vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY) & INTERRUPTIBILITY_NMI) == 0;
 }
 
+// L0's NMI handler may come between any two instructions here, and count another one.
+static void nmi_is_taken(struct nvmx_vcpu *vcpu, uint32_t count)
+{
+    __atomic_sub_fetch(&vcpu->nmi_pending, count, __ATOMIC_RELAXED);
+}
+
+// A processor has one NMI in service (or on its way) and holds one more: what arrives besides is lost there.
+// One in service is whoever runs next's, unless L2's blocking is about virtual NMIs.
+static void nmi_forget_surplus(struct nvmx_vcpu *vcpu)
+{
+    bool is_virtual = vcpu->in_l2 && (vmcs12_pin(vcpu) & PIN_VIRTUAL_NMIS) != 0;
+    bool blocked =
+        !is_virtual && (vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY) & INTERRUPTIBILITY_NMI) != 0;
+    bool delivered = !is_virtual && vcpu->event.info != 0 && event_type(vcpu->event.info) == EVENT_NMI;
+    uint32_t limit = blocked || delivered ? 1 : 2;
+    uint32_t count = __atomic_load_n(&vcpu->nmi_pending, __ATOMIC_RELAXED);
+    if (count > limit)
+        nmi_is_taken(vcpu, count - limit);
+}
+
 // An NMI that L0 took: into whoever runs next, as soon as nothing else is injected and NMIs are not blocked.
 // While an entry to L2 is pending, L2 is entered first: the manual delivers NMIs behind the entry, not
 // before.
@@ -128,7 +148,7 @@ static void event_take_nmi(struct nvmx_vcpu *vcpu)
     if (l2_nmi_exits(vcpu)) {
         if (vcpu->entry_pending) // it would have exited behind the entry, before L2's first instruction
             vcpu->vmcs12.launched = true;
-        vcpu->nmi_pending = false;
+        nmi_is_taken(vcpu, 1);
         vcpu->exit = (struct nvmx_exit){
             .reason = EXIT_EXCEPTION_OR_NMI,
             .interruption_info = INTERRUPTION_VALID | EVENT_NMI << INTERRUPTION_TYPE_SHIFT | VECTOR_NMI,
@@ -137,8 +157,17 @@ static void event_take_nmi(struct nvmx_vcpu *vcpu)
         return;
     }
     event_leave_vmcs(vcpu);
-    vcpu->nmi_pending = false;
+    nmi_is_taken(vcpu, 1);
     vcpu->event = event_make(EVENT_NMI, VECTOR_NMI);
+}
+
+// One is delivered; the next one waits for its window, behind it.
+static void event_take_nmis(struct nvmx_vcpu *vcpu)
+{
+    nmi_forget_surplus(vcpu);
+    event_take_nmi(vcpu);
+    if (vcpu->nmi_pending != 0)
+        event_take_nmi(vcpu);
 }
 
 // An INIT signal that L1's VMX root operation has kept back, into L2, behind its entry and what that injects.
@@ -166,7 +195,8 @@ bool event_is_nmi_window_exit(struct nvmx_vcpu *vcpu)
         return route_l2_exit(vcpu) != ROUTE_TO_L1; // L1 awaits none
     bool nmi =
         vcpu->exit.reason == EXIT_EXCEPTION_OR_NMI && event_type(vcpu->exit.interruption_info) == EVENT_NMI;
-    vcpu->nmi_pending |= nmi;
+    if (nmi)
+        nvmx_pend_nmi(vcpu);
     return nmi;
 }
 
@@ -174,8 +204,8 @@ void event_prepare(struct nvmx_vcpu *vcpu)
 {
     if (vcpu->init_pending && vcpu->in_l2)
         event_take_init(vcpu);
-    if (vcpu->nmi_pending)
-        event_take_nmi(vcpu);
+    if (vcpu->nmi_pending != 0)
+        event_take_nmis(vcpu);
     vcpu->overlooked.changed = false; // after an entry that failed
     if (vcpu->event.info == 0) {
         if (vcpu->config.entry_overlooks_events && vcpu->in_l2)
@@ -199,6 +229,22 @@ void event_prepare(struct nvmx_vcpu *vcpu)
         (vcpu->event.info & INTERRUPTION_VECTOR_MASK) != VECTOR_DB)
         vmcs_write(vcpu, F_GUEST_ACTIVITY_STATE, ACTIVITY_ACTIVE);
     vcpu->event.info = 0;
+}
+
+// hw_enter did not enter: what event_prepare did is decided again. (A guest that the event has made active, or
+// whose blocking by NMI an injected NMI stands for, stays so: the event comes first again.)
+void event_undo_prepare(struct nvmx_vcpu *vcpu)
+{
+    overlooked_undo(vcpu);
+    uint64_t info = vmcs_read(vcpu, F_VM_ENTRY_INTERRUPTION_INFO);
+    if ((info & INTERRUPTION_VALID) == 0)
+        return;
+    vcpu->event = (struct nvmx_event){.info = (uint32_t)info};
+    if ((info & INTERRUPTION_ERROR_CODE) != 0)
+        vcpu->event.error_code = (uint32_t)vmcs_read(vcpu, F_VM_ENTRY_EXCEPTION_ERROR_CODE);
+    if (event_is_software(event_type(vcpu->event.info)))
+        vcpu->event.instruction_length = (uint32_t)vmcs_read(vcpu, F_VM_ENTRY_INSTRUCTION_LENGTH);
+    vmcs_write(vcpu, F_VM_ENTRY_INTERRUPTION_INFO, info & ~(uint64_t)INTERRUPTION_VALID);
 }
 
 // What the exit interrupted the delivery of is delivered again, unless the exit goes to L1 (whose
@@ -283,5 +329,5 @@ void nvmx_raise(struct nvmx_vcpu *vcpu, uint32_t vector, bool has_error, uint32_
 
 void nvmx_pend_nmi(struct nvmx_vcpu *vcpu)
 {
-    vcpu->nmi_pending = true;
+    __atomic_add_fetch(&vcpu->nmi_pending, 1, __ATOMIC_RELAXED);
 }

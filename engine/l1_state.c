@@ -18,7 +18,7 @@ void l1_leave_vmx(struct nvmx_vcpu *vcpu)
     shadow12_close(vcpu);
     vcpu->in_l2 = false;
     vcpu->entry_pending = false;
-    vcpu->nmi_pending = false;
+    vcpu->nmi_pending = 0;
     vcpu->aborted = false;
     vcpu->event.info = 0;
     vcpu->vmcs12_pointer = l1pa(NO_VMCS12);

@@ -57,12 +57,19 @@ void overlooked_before_entry(struct nvmx_vcpu *vcpu)
     vmcs_write(vcpu, F_GUEST_ACTIVITY_STATE, ACTIVITY_ACTIVE);
 }
 
-void overlooked_after_exit(struct nvmx_vcpu *vcpu)
+void overlooked_undo(struct nvmx_vcpu *vcpu)
 {
     const struct overlooked *saved = &vcpu->overlooked;
+    if (!saved->changed)
+        return;
     vcpu->overlooked.changed = false;
-    if (vmcs_read(vcpu, F_GUEST_RIP) != saved->rip || vcpu->exit.idt_vectoring_info != 0)
-        return; // an interrupt was delivered: L2 woke up
     vmcs_write(vcpu, F_GUEST_RFLAGS, saved->rflags);
     vmcs_write(vcpu, F_GUEST_ACTIVITY_STATE, saved->activity);
+}
+
+void overlooked_after_exit(struct nvmx_vcpu *vcpu)
+{
+    if (vmcs_read(vcpu, F_GUEST_RIP) != vcpu->overlooked.rip || vcpu->exit.idt_vectoring_info != 0)
+        vcpu->overlooked.changed = false; // an interrupt was delivered: L2 woke up
+    overlooked_undo(vcpu);
 }

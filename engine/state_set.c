@@ -276,7 +276,8 @@ static void become(struct nvmx_vcpu *vcpu, const struct state_plan *plan)
     vcpu->event = (struct nvmx_event){.info = header->event_info,
                                       .error_code = header->event_error_code,
                                       .instruction_length = header->event_instruction_length};
-    vcpu->nmi_pending = has(plan, NVMX_STATE_NMI_PENDING);
+    vcpu->nmi_pending =
+        (has(plan, NVMX_STATE_NMI_PENDING) ? 1u : 0u) + (has(plan, NVMX_STATE_SECOND_NMI) ? 1u : 0u);
     vcpu->init_pending = has(plan, NVMX_STATE_INIT_PENDING);
     vcpu->aborted = has(plan, NVMX_STATE_ABORTED);
     for (unsigned i = 0; i < GPR_COUNT; i++)

@@ -214,7 +214,14 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
         vmcs_list_add(vcpu, &vcpu->shadow.vmcs); // the VM entry makes the linked VMCS active
     if (l2 && vcpu->shadow12.linked && vcpu->shadow12.vmcs.active_on == NULL)
         vmcs_list_add(vcpu, &vcpu->shadow12.vmcs);
-    if (hw_enter(vcpu->cpu, &vcpu->regs, !vmcs->launched) != VMX_SUCCEED) {
+    enum vmx_status status = hw_enter(vcpu->cpu, &vcpu->regs, !vmcs->launched);
+    if (status == VMX_NOT_ENTERED) {
+        if (vcpu->shutdown)
+            shutdown_after_exit(vcpu);
+        event_undo_prepare(vcpu);
+        return NVMX_CONTINUE;
+    }
+    if (status != VMX_SUCCEED) {
         entry_refused(vcpu);
         return NVMX_CONTINUE;
     }

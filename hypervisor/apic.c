@@ -57,21 +57,6 @@ void apic_send(uint32_t destination, uint32_t command)
     *xapic_register(APIC_ICR) = command;
 }
 
-bool apic_send_nmi_to_self(void)
-{
-    if ((base_msr() & APIC_BASE_ENABLE) == 0)
-        return false;
-    if (is_x2apic()) {
-        apic_send(apic_id(), ICR_NMI | ICR_ASSERT);
-        return true;
-    }
-    uint32_t high = *xapic_register(APIC_ICR_HIGH);
-    apic_send(apic_id(), ICR_NMI | ICR_ASSERT);
-    wait_until_sent();
-    *xapic_register(APIC_ICR_HIGH) = high;
-    return true;
-}
-
 void apic_enable(void)
 {
     uint64_t base = base_msr();

@@ -49,7 +49,6 @@
 #define ICR_VECTOR          0xffu
 #define ICR_LOWEST_PRIORITY (1u << 8)
 #define ICR_DELIVERY_MODE   (7u << 8)
-#define ICR_NMI             (4u << 8)
 #define ICR_INIT            (5u << 8)
 #define ICR_STARTUP         (6u << 8)
 #define ICR_LOGICAL         (1u << 11)
@@ -62,9 +61,6 @@
 uint32_t apic_read(uint32_t offset);
 void apic_write(uint32_t offset, uint32_t value);
 void apic_send(uint32_t destination, uint32_t command); // the ICR's halves
-
-// false: the local APIC is disabled. L1 may be in the middle of sending something, and does not notice.
-bool apic_send_nmi_to_self(void);
 
 void apic_enable(void); // firmware may have left it disabled
 uint32_t apic_id(void);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "exceptions.h"
 
-#include "apic.h"
 #include "boot.h"
 #include "cpu.h"
 #include "panic.h"
@@ -58,29 +57,28 @@ uint64_t exceptions_idt(void)
     return (uint64_t)idt;
 }
 
-// The NMI is L1's and came a moment too early. It is sent again, and waits in the processor, because NMIs
-// stay blocked until the next VM entry loads the blocking of whoever runs: nothing that L0 has already
-// decided about that entry has to be taken back.
-static bool handle_nmi(void)
+// The NMI is L1's and came a moment too early: it is counted, and an entry that was decided on without it is
+// not made.
+static void handle_nmi(struct exceptions_frame *frame)
 {
-    struct vcpu *vcpu = cpu_this()->vcpu;
-    if (vcpu == NULL || vcpu->nvmx.cpu == NULL)
-        return false; // before L1: nobody's
-    if (apic_send_nmi_to_self())
-        return true;
-    nvmx_pend_nmi(&vcpu->nvmx);
-    return false;
+    struct cpu *cpu = cpu_this();
+    if (cpu->vcpu == NULL || cpu->vcpu->nvmx.cpu == NULL)
+        return; // before L1: nobody's
+    nvmx_pend_nmi(&cpu->vcpu->nvmx);
+    frame->rip = silicon_note_nmi(&cpu->hw, frame->rip);
 }
 
-bool exceptions_handle(struct exceptions_frame *frame)
+void exceptions_handle(struct exceptions_frame *frame)
 {
-    if (frame->vector == VECTOR_NMI)
-        return handle_nmi();
+    if (frame->vector == VECTOR_NMI) {
+        handle_nmi(frame);
+        return;
+    }
     if (frame->vector == VECTOR_GP) {
         uint64_t resume = silicon_fault_recovery(frame->rip);
         if (resume != 0) {
             frame->rip = resume;
-            return false;
+            return;
         }
     }
     panic_exception(frame);

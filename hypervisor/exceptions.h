@@ -3,7 +3,6 @@
 #ifndef PLASTRON_EXCEPTIONS_H
 #define PLASTRON_EXCEPTIONS_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 // What vectors.S pushes; the order is its own.
@@ -17,7 +16,7 @@ struct exceptions_frame {
 void exceptions_init(void);
 uint64_t exceptions_idt(void);
 
-// From vectors.S. true: go on without IRET, so that NMIs stay blocked.
-bool exceptions_handle(struct exceptions_frame *frame);
+// From vectors.S, which returns to what is in the frame then.
+void exceptions_handle(struct exceptions_frame *frame);
 
 #endif

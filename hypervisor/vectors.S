@@ -6,11 +6,6 @@
 // Vectors 8, 10 to 14, 17, 21, 29 and 30 push an error code.
 #define PUSHES_ERROR_CODE 0x60227d00
 
-        // struct exceptions_frame
-#define FRAME_RIP    (17 * 8)
-#define FRAME_RFLAGS (19 * 8)
-#define FRAME_RSP    (20 * 8)
-
         .text
         .macro  vector number
 vector_\number:
@@ -46,8 +41,6 @@ common: push    %rax
         cld
         mov     %rsp, %rdi
         call    exceptions_handle
-        test    %al, %al
-        jnz     without_iret
         pop     %r15
         pop     %r14
         pop     %r13
@@ -65,33 +58,6 @@ common: push    %rax
         pop     %rax
         add     $16, %rsp
         iretq
-
-        // RIP and RFLAGS go below what the interrupted code has on its stack, and return from there.
-without_iret:
-        mov     FRAME_RSP(%rsp), %rax
-        mov     FRAME_RIP(%rsp), %rcx
-        mov     %rcx, -8(%rax)
-        mov     FRAME_RFLAGS(%rsp), %rcx
-        mov     %rcx, -16(%rax)
-        subq    $16, FRAME_RSP(%rsp)
-        pop     %r15
-        pop     %r14
-        pop     %r13
-        pop     %r12
-        pop     %r11
-        pop     %r10
-        pop     %r9
-        pop     %r8
-        pop     %rdi
-        pop     %rsi
-        pop     %rbp
-        pop     %rbx
-        pop     %rdx
-        pop     %rcx
-        pop     %rax
-        mov     (FRAME_RSP - 15 * 8)(%rsp), %rsp
-        popfq
-        ret
 
         .section .rodata
         .balign 8

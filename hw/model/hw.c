@@ -4,7 +4,30 @@
 #include "model.h"
 #include <string.h>
 
-static void require_root(const struct hw_cpu *cpu, const char *instruction)
+// One NMI after the other, at each look of L0's at the processor: L0's handler runs between two instructions of
+// L0's, whichever they are.
+static void nmi_interrupts_l0(struct hw_cpu *cpu)
+{
+    if (cpu->nmi_in_root_count == 0 || cpu->nmi_in_root_after-- > 0)
+        return;
+    cpu->nmi_in_root_after = 0;
+    cpu->nmi_in_root_count--;
+    cpu->nmi_came = true;
+    model_nmi_in_root(cpu);
+}
+
+void cpu_nmis_in_root(struct hw_cpu *cpu, unsigned count, unsigned after)
+{
+    cpu->nmi_in_root_count = count;
+    cpu->nmi_in_root_after = after;
+}
+
+unsigned cpu_nmis_in_root_left(const struct hw_cpu *cpu)
+{
+    return cpu->nmi_in_root_count;
+}
+
+static void require_root(struct hw_cpu *cpu, const char *instruction)
 {
     if (cpu == NULL)
         rule_broken(NULL, "%s on no logical processor", instruction);
@@ -14,6 +37,7 @@ static void require_root(const struct hw_cpu *cpu, const char *instruction)
     if (executing != NULL && executing != cpu)
         rule_broken(cpu, "%s is to act on logical processor %u, and L0 executes it on %u", instruction,
                     cpu->index, executing->index);
+    nmi_interrupts_l0(cpu);
 }
 
 static enum vmx_status must_succeed(const struct hw_cpu *cpu, struct vmx_result result,
@@ -80,6 +104,10 @@ void hw_vmwrite(struct hw_cpu *cpu, uint32_t encoding, uint64_t value)
 enum vmx_status hw_enter(struct hw_cpu *cpu, struct nvmx_regs *regs, bool launch)
 {
     require_root(cpu, launch ? "VMLAUNCH" : "VMRESUME");
+    if (cpu->nmi_came) {
+        cpu->nmi_came = false;
+        return VMX_NOT_ENTERED;
+    }
     cpu->blocking_mov_ss = false;
     for (unsigned i = 0; i < GPR_COUNT; i++)
         if (i != GPR_RSP)

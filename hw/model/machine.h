@@ -90,6 +90,11 @@ void cpu_step(struct hw_cpu *cpu);
 void cpu_interrupt(struct hw_cpu *cpu, uint8_t vector);
 int cpu_take_interrupt(struct hw_cpu *cpu); // what L0 gets when it opens its interrupts; -1: nothing
 void cpu_nmi(struct hw_cpu *cpu);
+// `count` NMIs that arrive while L0's C code executes: the first one at the VMX instruction of L0's `after` others
+// from now (VMREAD, VMWRITE, ... up to VMLAUNCH and VMRESUME themselves), just before it, and each further one at
+// the next. L0's handler is model_nmi_in_root.
+void cpu_nmis_in_root(struct hw_cpu *cpu, unsigned count, unsigned after);
+unsigned cpu_nmis_in_root_left(const struct hw_cpu *cpu); // so many have not come yet
 void cpu_init_signal(struct hw_cpu *cpu);
 void cpu_startup_ipi(struct hw_cpu *cpu, uint8_t vector);
 
@@ -147,6 +152,9 @@ enum wait_reason {
 };
 // The test arms an operation or makes an event pending, and returns; the model looks again.
 void model_wait(struct hw_cpu *cpu, enum wait_reason reason);
+
+// An NMI interrupts L0, which executes C code on `cpu`.
+void model_nmi_in_root(struct hw_cpu *cpu);
 
 // A rule was broken: ends the test with `sentence`.
 _Noreturn void model_stop(const char *sentence);

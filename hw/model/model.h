@@ -178,6 +178,8 @@ struct hw_cpu {
     bool overlooks; // pending interrupts, until another arrives or RFLAGS.IF is 1 (a defect)
     bool nmi_pending, init_pending, sipi_pending;
     uint8_t sipi_vector;
+    unsigned nmi_in_root_count, nmi_in_root_after; // cpu_nmis_in_root
+    bool nmi_came;                                 // ... and hw_enter has not said so yet
 
     struct event vectoring; // what is being delivered: for IDT-vectoring information and double faults
     bool nmi_unblocked_by_iret;

@@ -4,6 +4,7 @@
 #define GPR(n)        (8 * (n))
 #define CPU_REGS      64        // struct hw_cpu
 #define CPU_ENTRY_RSP 72
+#define CPU_NMI_CAME  80
 
 // enum vmx_status hw_enter(struct hw_cpu *cpu, struct nvmx_regs *regs, bool launch)
         .text
@@ -17,8 +18,15 @@ hw_enter:
         push    %r13
         push    %r14
         push    %r15
+        push    %rdi
         mov     %rsi, CPU_REGS(%rdi)
         mov     %rsp, CPU_ENTRY_RSP(%rdi)
+        // An NMI is seen here, or, from the comparison to the entry itself, its handler returns to `not_entered`
+        // (silicon_note_nmi). Nothing in between writes memory or moves RSP.
+        .globl  silicon_entry_begins, silicon_vmlaunch, silicon_vmresume, silicon_not_entered
+silicon_entry_begins:
+        cmpb    $0, CPU_NMI_CAME(%rdi)
+        jne     silicon_not_entered
         test    %dl, %dl                        // no instruction below but the entry itself changes flags
         mov     GPR(0)(%rsi), %rax
         mov     GPR(1)(%rsi), %rcx
@@ -36,15 +44,24 @@ hw_enter:
         mov     GPR(15)(%rsi), %r15
         mov     GPR(6)(%rsi), %rsi
         jz      1f
+silicon_vmlaunch:
         vmlaunch
         jmp     2f
-1:      vmresume
+1:
+silicon_vmresume:
+        vmresume
         // The entry failed before the guest's state was touched: regs is still the truth.
 2:      setc    %al                             // VMfailInvalid: VMX_FAIL_INVALID = 1
         setz    %cl                             // VMfailValid: VMX_FAIL_VALID = 2
         movzbl  %al, %eax
         movzbl  %cl, %ecx
         lea     (%rax, %rcx, 2), %eax
+        jmp     3f
+
+silicon_not_entered:
+        mov     (%rsp), %rdi
+        movb    $0, CPU_NMI_CAME(%rdi)
+        mov     $3, %eax                        // VMX_NOT_ENTERED
         jmp     3f
 
         // HOST_RIP. RSP is &cpu->regs.
@@ -70,7 +87,8 @@ silicon_vm_exit:
         pop     GPR(0)(%rax)
         mov     (CPU_ENTRY_RSP - CPU_REGS)(%rsp), %rsp
         xor     %eax, %eax                      // VMX_SUCCEED
-3:      pop     %r15
+3:      pop     %rdi
+        pop     %r15
         pop     %r14
         pop     %r13
         pop     %r12

@@ -21,6 +21,18 @@ uint64_t silicon_fault_recovery(uint64_t rip)
     return 0;
 }
 
+// enter.S: from the look at nmi_came to the VMX instruction that is next; behind a VMLAUNCH that failed comes
+// one more instruction.
+extern const char silicon_entry_begins[], silicon_vmlaunch[], silicon_vmresume[], silicon_not_entered[];
+
+uint64_t silicon_note_nmi(struct hw_cpu *cpu, uint64_t rip)
+{
+    __atomic_store_n(&cpu->nmi_came, 1, __ATOMIC_RELAXED);
+    bool before_vmlaunch = rip >= (uint64_t)silicon_entry_begins && rip <= (uint64_t)silicon_vmlaunch;
+    bool at_vmresume = rip == (uint64_t)silicon_vmresume;
+    return before_vmlaunch || at_vmresume ? (uint64_t)silicon_not_entered : rip;
+}
+
 bool hw_rdmsr(struct hw_cpu *cpu, uint32_t msr, uint64_t *value)
 {
     uint32_t low = 0, high = 0;

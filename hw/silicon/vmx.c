@@ -6,7 +6,9 @@
 #include "silicon.h"
 #include "x86.h"
 
-_Static_assert(offsetof(struct hw_cpu, regs) == 64 && offsetof(struct hw_cpu, entry_rsp) == 72, "enter.S");
+_Static_assert(offsetof(struct hw_cpu, regs) == 64 && offsetof(struct hw_cpu, entry_rsp) == 72 &&
+                   offsetof(struct hw_cpu, nmi_came) == 80,
+               "enter.S");
 
 static enum vmx_status status_from_flags(bool carry, bool zero)
 {

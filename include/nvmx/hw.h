@@ -21,7 +21,10 @@ void hw_vmwrite(struct hw_cpu *cpu, uint32_t encoding, uint64_t value);
 
 // VMLAUNCH (launch) or VMRESUME of the current VMCS with the general-purpose registers in `regs`, to which
 // they are saved by the VM exit. VMX_SUCCEED: a VM exit happened (its reason may still say "VM-entry
-// failure").
+// failure"). VMX_NOT_ENTERED: an NMI has reached L0 on `cpu` since the last time that hw_enter returned this,
+// at whatever moment up to the VMX instruction itself, and that was not executed: nothing has changed, and
+// what the caller prepared for this entry was decided without the NMI. An NMI that comes later finds the
+// guest. (Whoever handles NMIs in L0 reports them to `cpu`: silicon_note_nmi; the model does by itself.)
 enum vmx_status hw_enter(struct hw_cpu *cpu, struct nvmx_regs *regs, bool launch);
 
 enum hw_invept_type { INVEPT_SINGLE_CONTEXT = 1, INVEPT_ALL_CONTEXTS = 2 };

@@ -207,7 +207,7 @@ struct nvmx_vcpu {
     struct nvmx_event event; // injected at the next entry
     bool nmi_window;         // the current VMCS has NMI-window exiting because an NMI waits
     uint64_t nmi_window_pin, nmi_window_primary; // the controls without it
-    bool nmi_pending;                            // an NMI reached L0 and is L1's (or L2's)
+    uint32_t nmi_pending; // NMIs that reached L0 and are L1's (or L2's); nvmx_pend_nmi interrupts anything
     bool init_pending;                           // an INIT signal came while L1 was in VMX root operation
     bool aborted;                                // a VMX abort: L1's processor is in shutdown until its reset
     bool shutdown; // whoever is to run may be in the shutdown state (shutdown.c)
@@ -304,6 +304,8 @@ bool nvmx_linear_read(struct nvmx_vcpu *vcpu, uint64_t linear, void *to, uint32_
 bool nvmx_linear_write(struct nvmx_vcpu *vcpu, uint64_t linear, const void *from, uint32_t size);
 
 // An NMI that arrived in L0: delivered to L1 (or L2, or as an exit from L2 to L1) at the next possible entry.
+// Of several, as many as a processor would: one is in service, and one more is held until its IRET. May be
+// called by an NMI handler that interrupted the engine, on the processor where the vcpu is loaded.
 void nvmx_pend_nmi(struct nvmx_vcpu *vcpu);
 
 // RDMSR/WRMSR by L1 of IA32_FEATURE_CONTROL and the VMX capability MSRs.

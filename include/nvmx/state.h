@@ -20,7 +20,8 @@
 #define NVMX_STATE_ABORTED       (1u << 6) // a VMX abort: L1's processor is in shutdown until its reset
 #define NVMX_STATE_INIT_PENDING  (1u << 7) // an INIT signal came while L1 was in VMX root operation
 #define NVMX_STATE_SHADOW        (1u << 8) // the current VMCS is a shadow VMCS
-#define NVMX_STATE_FLAGS         0x1ffu
+#define NVMX_STATE_SECOND_NMI    (1u << 9) // ... and another one behind NVMX_STATE_NMI_PENDING's
+#define NVMX_STATE_FLAGS         0x3ffu
 
 struct nvmx_state_header {
     uint64_t magic;

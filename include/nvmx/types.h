@@ -72,6 +72,7 @@ enum vmx_status {
     VMX_SUCCEED = 0,
     VMX_FAIL_INVALID = 1, // CF: there is no current VMCS
     VMX_FAIL_VALID = 2,   // ZF: the current VMCS's VM-instruction error field says why
+    VMX_NOT_ENTERED = 3,  // of hw_enter only: no VMX instruction was executed
 };
 
 #endif

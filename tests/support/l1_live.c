@@ -114,6 +114,11 @@ void l1_set_gpr(enum nvmx_gpr reg, uint64_t value)
     world->self->cpu->r.gpr[reg] = value;
 }
 
+unsigned l1_nmi_count(void)
+{
+    return world->self->nmi_count;
+}
+
 uint64_t l1_cr2(void)
 {
     return world->self->cpu->r.cr2;
@@ -157,6 +162,7 @@ static struct outcome handle_exception(struct virtual_processor *p)
     uint64_t stack = r->gpr[GPR_RSP];
     unsigned width = cpu_in_long_mode(p->cpu) ? 8 : 4;
     bool nmi = outcome.vector == VECTOR_NMI;
+    p->nmi_count += nmi;
     if (!nmi && vector_pushes_error_code(outcome.vector)) {
         memcpy(&outcome.error_code, l1_memory(stack), 4);
         stack += width;

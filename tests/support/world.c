@@ -81,6 +81,14 @@ void model_wait(struct hw_cpu *cpu, enum wait_reason reason)
         fiber_yield();
 }
 
+void model_nmi_in_root(struct hw_cpu *cpu)
+{
+    struct virtual_processor *p = processor_of(cpu);
+    if (p == NULL)
+        model_stop("an NMI reaches an L0 that runs no vcpu");
+    nvmx_pend_nmi(p->vcpu);
+}
+
 static void bare_run(void *argument)
 {
     struct virtual_processor *p = argument;

@@ -93,6 +93,7 @@ struct outcome l1_continue(void);   // after IDLE or L2_AT_END: what happens nex
 uint64_t l1_gpr(enum nvmx_gpr reg); // of L1, at the end of the last instruction
 void l1_set_gpr(enum nvmx_gpr reg, uint64_t value);
 uint64_t l1_cr2(void);
+unsigned l1_nmi_count(void); // so many NMIs L1's handler has taken
 uint64_t l1_rflags(void);
 struct hw_cpu *l1_cpu(void); // the logical processor that the vcpu is on
 void l1_start(struct op op); // executes it and whatever follows, until somebody waits for something

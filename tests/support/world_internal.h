@@ -27,6 +27,7 @@ struct virtual_processor {
     struct nvmx_vcpu *vcpu; // nested
     int move_to;            // at the next opportunity; -1: stay
     int move_in_exit_to;    // before the next exit that L0 handles is handled; -1: stay
+    unsigned nmi_count;     // NMIs that L1's handler has taken
     bool reset;             // at the next opportunity
     uint64_t restored_at;   // L2's RIP when its vcpu was last made anew because of a miss
     bool parked;            // its fiber stops between two VM entries, and the test calls l0_step
