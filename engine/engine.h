@@ -305,6 +305,10 @@ void overlooked_before_entry(struct nvmx_vcpu *vcpu);
 void overlooked_after_exit(struct nvmx_vcpu *vcpu); // when it changed something
 void overlooked_undo(struct nvmx_vcpu *vcpu);
 
+bool tpr_race_lost(struct nvmx_vcpu *vcpu);    // VMfail 7 because VTPR has changed: try again
+void tpr_race_restore(struct nvmx_vcpu *vcpu); // behind an exit
+bool posted_process(struct nvmx_vcpu *vcpu);   // false: L1's other processors were always faster; call again
+
 void event_prepare(struct nvmx_vcpu *vcpu);            // before an entry: what is injected
 void event_undo_prepare(struct nvmx_vcpu *vcpu);       // ... and nothing was entered
 void event_after_exit(struct nvmx_vcpu *vcpu);         // what the exit interrupted the delivery of

@@ -123,8 +123,7 @@ static void nmi_is_taken(struct nvmx_vcpu *vcpu, uint32_t count)
 static void nmi_forget_surplus(struct nvmx_vcpu *vcpu)
 {
     bool is_virtual = vcpu->in_l2 && (vmcs12_pin(vcpu) & PIN_VIRTUAL_NMIS) != 0;
-    bool blocked =
-        !is_virtual && (vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY) & INTERRUPTIBILITY_NMI) != 0;
+    bool blocked = !is_virtual && (vmcs_read(vcpu, F_GUEST_INTERRUPTIBILITY) & INTERRUPTIBILITY_NMI) != 0;
     bool delivered = !is_virtual && vcpu->event.info != 0 && event_type(vcpu->event.info) == EVENT_NMI;
     uint32_t limit = blocked || delivered ? 1 : 2;
     uint32_t count = __atomic_load_n(&vcpu->nmi_pending, __ATOMIC_RELAXED);
@@ -231,8 +230,8 @@ void event_prepare(struct nvmx_vcpu *vcpu)
     vcpu->event.info = 0;
 }
 
-// hw_enter did not enter: what event_prepare did is decided again. (A guest that the event has made active, or
-// whose blocking by NMI an injected NMI stands for, stays so: the event comes first again.)
+// hw_enter did not enter: what event_prepare did is decided again. (A guest that the event has made active,
+// or whose blocking by NMI an injected NMI stands for, stays so: the event comes first again.)
 void event_undo_prepare(struct nvmx_vcpu *vcpu)
 {
     overlooked_undo(vcpu);

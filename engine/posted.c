@@ -7,19 +7,25 @@
 #define DESCRIPTOR_NOTIFICATION 32u // bit 0 of this byte: outstanding; before it, 256 requests
 #define VIRTUAL_APIC_IRR        0x200u
 
-// The word at `at` with `clear` cleared, atomically; false: no memory.
-static bool word_take(struct nvmx_vcpu *vcpu, l1pa_t at, uint64_t clear, uint64_t *was)
+#define TRIES 8u
+
+enum take { TAKEN, NO_MEMORY, OTHERS_WERE_FASTER };
+
+// The word at `at` with `clear` cleared, atomically. Other processors of L1's may change it for as long as
+// they like.
+static enum take word_take(struct nvmx_vcpu *vcpu, l1pa_t at, uint64_t clear, uint64_t *was)
 {
     uint64_t expected;
     if (!port_l1_read(vcpu, at, &expected, sizeof expected))
-        return false;
-    for (;;) {
+        return NO_MEMORY;
+    for (unsigned i = 0; i < TRIES; i++) {
         if (!port_l1_compare_exchange(vcpu, at, expected, expected & ~clear, was))
-            return false;
+            return NO_MEMORY;
         if (*was == expected)
-            return true;
+            return TAKEN;
         expected = *was;
     }
+    return OTHERS_WERE_FASTER;
 }
 
 // 32 requests become virtual interrupts that are requested.
@@ -37,17 +43,23 @@ static void request(struct nvmx_vcpu *vcpu, uint32_t index, uint32_t requests)
         vmcs_write(vcpu, F_GUEST_INTERRUPT_STATUS, (status & 0xff00) | highest);
 }
 
-static void process(struct nvmx_vcpu *vcpu)
+// Whatever is taken twice is empty the second time. L2 does not run until all is taken.
+bool posted_process(struct nvmx_vcpu *vcpu)
 {
     uint64_t descriptor = vmcs12_get(vcpu, F_POSTED_INTERRUPT_DESCRIPTOR_ADDRESS), word;
-    word_take(vcpu, l1pa(descriptor + DESCRIPTOR_NOTIFICATION), 1, &word);
-    port_end_interrupt(vcpu);
+    if (word_take(vcpu, l1pa(descriptor + DESCRIPTOR_NOTIFICATION), 1, &word) == OTHERS_WERE_FASTER)
+        return false;
     for (uint32_t i = 0; i < 4; i++) {
-        if (!word_take(vcpu, l1pa(descriptor + i * sizeof word), ~0ull, &word))
+        enum take take = word_take(vcpu, l1pa(descriptor + i * sizeof word), ~0ull, &word);
+        if (take == OTHERS_WERE_FASTER)
+            return false;
+        if (take == NO_MEMORY)
             continue;
         request(vcpu, 2 * i, (uint32_t)word);
         request(vcpu, 2 * i + 1, (uint32_t)(word >> 32));
     }
+    vcpu->posted_pending = false;
+    return true;
 }
 
 enum route posted_route(struct nvmx_vcpu *vcpu)
@@ -58,6 +70,9 @@ enum route posted_route(struct nvmx_vcpu *vcpu)
     if ((vmcs12_pin(vcpu) & PIN_POSTED_INTERRUPTS) == 0 || (info & INTERRUPTION_VALID) == 0 ||
         (info & INTERRUPTION_VECTOR_MASK) != vmcs12_get(vcpu, F_POSTED_INTERRUPT_VECTOR))
         return ROUTE_TO_L1;
-    process(vcpu);
+    // The end of the interrupt comes first, once: a notification that follows waits in the local APIC.
+    port_end_interrupt(vcpu);
+    vcpu->posted_pending = true;
+    posted_process(vcpu);
     return ROUTE_HANDLED;
 }

@@ -179,10 +179,23 @@ static void entry_forget(struct nvmx_vcpu *vcpu)
     vmcs12_set_all_dirty(vcpu);
 }
 
+// What was prepared for the entry is decided again.
+static void entry_not_made(struct nvmx_vcpu *vcpu)
+{
+    if (vcpu->shutdown)
+        shutdown_after_exit(vcpu);
+    event_undo_prepare(vcpu);
+}
+
 // The processor refused an entry of L2 that our checks had passed, with a VMfail: L1 gets the same.
 static void entry_refused(struct nvmx_vcpu *vcpu)
 {
     uint32_t error = (uint32_t)vmcs_read(vcpu, F_VM_INSTRUCTION_ERROR);
+    if (error == 7 && tpr_race_lost(vcpu)) {
+        entry_not_made(vcpu);
+        return;
+    }
+    tpr_race_restore(vcpu);
     if (!vcpu->in_l2)
         port_bug("VM entry of L1 failed with VM-instruction error", error, vcpu->vmcs01.launched);
     detector_report(vcpu, "DETECTOR: VMfail of an entry that passed every check; error, entry pending", error,
@@ -205,6 +218,8 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
         vcpu->exit = (struct nvmx_exit){.reason = EXIT_INIT_SIGNAL};
         return NVMX_EXIT_FOR_L0;
     }
+    if (vcpu->posted_pending && !posted_process(vcpu))
+        return NVMX_CONTINUE;
     event_prepare(vcpu);
     if (vcpu->shutdown)
         shutdown_before_entry(vcpu);
@@ -216,15 +231,15 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
         vmcs_list_add(vcpu, &vcpu->shadow12.vmcs);
     enum vmx_status status = hw_enter(vcpu->cpu, &vcpu->regs, !vmcs->launched);
     if (status == VMX_NOT_ENTERED) {
-        if (vcpu->shutdown)
-            shutdown_after_exit(vcpu);
-        event_undo_prepare(vcpu);
+        tpr_race_restore(vcpu);
+        entry_not_made(vcpu);
         return NVMX_CONTINUE;
     }
     if (status != VMX_SUCCEED) {
         entry_refused(vcpu);
         return NVMX_CONTINUE;
     }
+    tpr_race_restore(vcpu);
     if (vcpu->shutdown)
         shutdown_after_exit(vcpu);
     exit_read(vcpu);

@@ -150,6 +150,19 @@ static bool is_refused_on_purpose(struct hw_cpu *cpu, uint32_t how)
     return true;
 }
 
+// machine_write_before_entry's turn.
+static bool another_processor_has_written(struct hw_cpu *cpu)
+{
+    struct machine *machine = cpu->machine;
+    if (machine->other_write.region != cpu->current->region)
+        return false;
+    if (!machine->other_write.done && machine->other_write.after-- == 0) {
+        machine->other_write.done = true;
+        memory_write(machine, machine->other_write.address, machine->other_write.value, 4);
+    }
+    return machine->other_write.done;
+}
+
 struct vmx_result vmx_enter(struct hw_cpu *cpu, bool launch)
 {
     cpu->machine->refused_on_purpose = false;
@@ -169,7 +182,10 @@ struct vmx_result vmx_enter(struct hw_cpu *cpu, bool launch)
         cpu->current->count->vmresume++;
 
     controls_read(cpu);
+    bool written = another_processor_has_written(cpu);
     const char *rule = entry_check_controls(cpu);
+    if (rule != NULL && written)
+        cpu->machine->refused_on_purpose = true;
     if (rule == NULL && is_refused_on_purpose(cpu, VMERR_ENTRY_CONTROLS))
         rule = UNKNOWN_RULE;
     if (rule != NULL) {

@@ -4,8 +4,8 @@
 #include "model.h"
 #include <string.h>
 
-// One NMI after the other, at each look of L0's at the processor: L0's handler runs between two instructions of
-// L0's, whichever they are.
+// One NMI after the other, at each look of L0's at the processor: L0's handler runs between two instructions
+// of L0's, whichever they are.
 static void nmi_interrupts_l0(struct hw_cpu *cpu)
 {
     if (cpu->nmi_in_root_count == 0 || cpu->nmi_in_root_after-- > 0)

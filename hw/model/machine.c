@@ -107,6 +107,16 @@ unsigned cpu_index(const struct hw_cpu *cpu)
     return cpu->index;
 }
 
+void machine_write_before_entry(struct machine *machine, uint64_t region, unsigned after, uint64_t address,
+                                uint32_t value)
+{
+    machine->other_write.region = region;
+    machine->other_write.after = after;
+    machine->other_write.address = address;
+    machine->other_write.value = value;
+    machine->other_write.done = false;
+}
+
 void machine_refuse_entry(struct machine *machine, uint64_t region, uint32_t how, uint64_t qualification)
 {
     machine->refusal.region = region;

@@ -90,9 +90,9 @@ void cpu_step(struct hw_cpu *cpu);
 void cpu_interrupt(struct hw_cpu *cpu, uint8_t vector);
 int cpu_take_interrupt(struct hw_cpu *cpu); // what L0 gets when it opens its interrupts; -1: nothing
 void cpu_nmi(struct hw_cpu *cpu);
-// `count` NMIs that arrive while L0's C code executes: the first one at the VMX instruction of L0's `after` others
-// from now (VMREAD, VMWRITE, ... up to VMLAUNCH and VMRESUME themselves), just before it, and each further one at
-// the next. L0's handler is model_nmi_in_root.
+// `count` NMIs that arrive while L0's C code executes: the first one at the VMX instruction of L0's `after`
+// others from now (VMREAD, VMWRITE, ... up to VMLAUNCH and VMRESUME themselves), just before it, and each
+// further one at the next. L0's handler is model_nmi_in_root.
 void cpu_nmis_in_root(struct hw_cpu *cpu, unsigned count, unsigned after);
 unsigned cpu_nmis_in_root_left(const struct hw_cpu *cpu); // so many have not come yet
 void cpu_init_signal(struct hw_cpu *cpu);
@@ -141,6 +141,11 @@ const char *machine_entry_failure(const struct machine *machine);
 // The next VM entry with the VMCS of `region` that passes every check is refused all the same, as by a rule
 // that nobody knows: a VMfail with error 7 or 8, or (33) a failed entry with `qualification`.
 void machine_refuse_entry(struct machine *machine, uint64_t region, uint32_t how, uint64_t qualification);
+
+// Another processor's write to memory, just before the checks of the `after`-th VM entry from now (0: the
+// next one) with the VMCS of `region`. From then on its entries may fail a check of the control fields.
+void machine_write_before_entry(struct machine *machine, uint64_t region, unsigned after, uint64_t address,
+                                uint32_t value);
 
 // --- what the test around the model provides (link-time)
 

@@ -231,6 +231,12 @@ struct machine {
         uint64_t region, qualification;
         uint32_t how; // 0: nothing is refused
     } refusal;
+    struct {
+        uint64_t region, address; // region 0: nothing is written
+        unsigned after;
+        uint32_t value;
+        bool done;
+    } other_write;
     bool refused_on_purpose; // the last VM entry
 };
 

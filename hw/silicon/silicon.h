@@ -13,8 +13,8 @@ struct hw_cpu {
     uint8_t nmi_came;       // 80: since hw_enter last said VMX_NOT_ENTERED
 };
 
-// For the hypervisor's NMI handler, which interrupted L0 at `rip`: the next hw_enter returns VMX_NOT_ENTERED, and
-// so does one that is about to execute the VMX instruction. Returns where the handler is to return to.
+// For the hypervisor's NMI handler, which interrupted L0 at `rip`: the next hw_enter returns VMX_NOT_ENTERED,
+// and so does one that is about to execute the VMX instruction. Returns where the handler is to return to.
 uint64_t silicon_note_nmi(struct hw_cpu *cpu, uint64_t rip);
 
 // Host state that belongs to hw_enter: HOST_RSP is constant for a logical processor, HOST_RIP for all.

@@ -208,9 +208,12 @@ struct nvmx_vcpu {
     bool nmi_window;         // the current VMCS has NMI-window exiting because an NMI waits
     uint64_t nmi_window_pin, nmi_window_primary; // the controls without it
     uint32_t nmi_pending; // NMIs that reached L0 and are L1's (or L2's); nvmx_pend_nmi interrupts anything
-    bool init_pending;                           // an INIT signal came while L1 was in VMX root operation
-    bool aborted;                                // a VMX abort: L1's processor is in shutdown until its reset
-    bool shutdown; // whoever is to run may be in the shutdown state (shutdown.c)
+    bool posted_pending;  // a notification's requests are to be taken before L2 runs (posted.c)
+    bool tpr_lowered;     // vmcs02's TPR threshold is below L1's, tpr_threshold (tpr_race.c)
+    uint64_t tpr_threshold;
+    bool init_pending; // an INIT signal came while L1 was in VMX root operation
+    bool aborted;      // a VMX abort: L1's processor is in shutdown until its reset
+    bool shutdown;     // whoever is to run may be in the shutdown state (shutdown.c)
     uint64_t shutdown_saved[SHUTDOWN_FIELD_COUNT], shutdown_pin,
         shutdown_secondary; // what its VMCS held, while it runs
 

@@ -11,17 +11,18 @@
 #define NVMX_STATE_VERSION 1u
 
 // Bits of nvmx_state_header.flags
-#define NVMX_STATE_VMXON         (1u << 0) // L1 is in VMX operation
-#define NVMX_STATE_CURRENT       (1u << 1) // L1 has a current VMCS: the records of vmcs12 follow
-#define NVMX_STATE_LAUNCHED      (1u << 2) // ... whose launch state is "launched"
-#define NVMX_STATE_IN_L2         (1u << 3) // L2 runs next: its records follow
-#define NVMX_STATE_ENTRY_PENDING (1u << 4) // ... for the first time since L1's VMLAUNCH or VMRESUME
-#define NVMX_STATE_NMI_PENDING   (1u << 5) // an NMI reached L0 that nobody has been given yet
-#define NVMX_STATE_ABORTED       (1u << 6) // a VMX abort: L1's processor is in shutdown until its reset
-#define NVMX_STATE_INIT_PENDING  (1u << 7) // an INIT signal came while L1 was in VMX root operation
-#define NVMX_STATE_SHADOW        (1u << 8) // the current VMCS is a shadow VMCS
-#define NVMX_STATE_SECOND_NMI    (1u << 9) // ... and another one behind NVMX_STATE_NMI_PENDING's
-#define NVMX_STATE_FLAGS         0x3ffu
+#define NVMX_STATE_VMXON         (1u << 0)  // L1 is in VMX operation
+#define NVMX_STATE_CURRENT       (1u << 1)  // L1 has a current VMCS: the records of vmcs12 follow
+#define NVMX_STATE_LAUNCHED      (1u << 2)  // ... whose launch state is "launched"
+#define NVMX_STATE_IN_L2         (1u << 3)  // L2 runs next: its records follow
+#define NVMX_STATE_ENTRY_PENDING (1u << 4)  // ... for the first time since L1's VMLAUNCH or VMRESUME
+#define NVMX_STATE_NMI_PENDING   (1u << 5)  // an NMI reached L0 that nobody has been given yet
+#define NVMX_STATE_ABORTED       (1u << 6)  // a VMX abort: L1's processor is in shutdown until its reset
+#define NVMX_STATE_INIT_PENDING  (1u << 7)  // an INIT signal came while L1 was in VMX root operation
+#define NVMX_STATE_SHADOW        (1u << 8)  // the current VMCS is a shadow VMCS
+#define NVMX_STATE_SECOND_NMI    (1u << 9)  // ... and another one behind NVMX_STATE_NMI_PENDING's
+#define NVMX_STATE_POSTED        (1u << 10) // L2 was notified of posted interrupts that are yet to be taken
+#define NVMX_STATE_FLAGS         0x7ffu
 
 struct nvmx_state_header {
     uint64_t magic;

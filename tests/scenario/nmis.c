@@ -45,6 +45,17 @@ static void several_nmis_in_l1(void)
     }
 }
 
+// ... as an L0 does that has NMIs as exits: no entry is decided on without them.
+static void two_nmis_that_l0_pends(void)
+{
+    for (unsigned i = 0; i < 3; i++)
+        nvmx_pend_nmi(world_vcpu());
+    expect_exception(l1_execute(CPUID(0)), VECTOR_NMI);
+    assert_int_equal(l1_nmi_count(), 2); // the second one right behind the handler's IRET
+    l1_run(CPUID(0));
+    assert_int_equal(l1_nmi_count(), 2);
+}
+
 // Behind an exit by an NMI, which blocks NMIs until an IRET of L1's.
 static void nmis_while_one_is_in_service(void)
 {
@@ -113,8 +124,8 @@ static void an_event_is_injected_once(void)
     }
 }
 
-// VMRESUME, and the exit to L1; behind that an NMI may be L1's at once. false: there are NMIs that have not come:
-// every moment has been.
+// VMRESUME, and the exit to L1; behind that an NMI may be L1's at once. false: there are NMIs that have not
+// come: every moment has been.
 static bool resume_with_nmis(unsigned count, unsigned after)
 {
     cpu_nmis_in_root(l1_cpu(), count, after);
@@ -248,6 +259,7 @@ static void two_nmis_of_l2s_own(void)
 static const struct CMUnitTest tests[] = {
     BOTH_APART(several_nmis_in_l1),
     BOTH(nmis_while_one_is_in_service),
+    NESTED(two_nmis_that_l0_pends, .cpu_count = 1),
     NESTED(every_moment_in_l1, .cpu_count = 1),
     NESTED(an_event_is_injected_once, .cpu_count = 1),
     NESTED(every_moment_in_l2_with_nmi_exiting, .cpu_count = 1),

@@ -212,6 +212,7 @@ static void expect_own_host_state(struct hw_cpu *cpu)
 
 void l0_step(struct virtual_processor *p)
 {
+    world->l0_turns++;
     enum nvmx_outcome outcome = nvmx_run(p->vcpu);
     expect_own_host_state(p->cpu);
     if (outcome == NVMX_EXIT_FOR_L0) {

@@ -60,7 +60,7 @@ struct world {
     bool (*between_exits)(void);
     // NULL, or what the model calls instead of waiting for the test.
     void (*on_wait)(struct hw_cpu *cpu, enum wait_reason reason);
-    uint64_t move_count;
+    uint64_t move_count, l0_turns; // l0_turns: calls of nvmx_run
     unsigned exception_count;
     unsigned race_one_in;
     unsigned exchange_race_count;
