@@ -169,6 +169,35 @@ static void event_take_nmis(struct nvmx_vcpu *vcpu)
         event_take_nmi(vcpu);
 }
 
+// Machine checks have the highest priority of all, behind what is injected: as for an NMI, a window is
+// awaited for its end. A processor that waits for a startup IPI has nobody to tell.
+static void event_take_machine_check(struct nvmx_vcpu *vcpu)
+{
+    if (vcpu->aborted)
+        return;
+    if (vcpu->event.info != 0) {
+        nmi_window_open(vcpu);
+        return;
+    }
+    event_leave_vmcs(vcpu); // an NMI that waits opens it again
+    vcpu->machine_check_pending = false;
+    if (vmcs_read(vcpu, F_GUEST_ACTIVITY_STATE) == ACTIVITY_WAIT_FOR_SIPI)
+        return;
+    if ((vmcs_read(vcpu, F_GUEST_CR4) & CR4_MCE) == 0) {
+        nvmx_write(vcpu, F_GUEST_ACTIVITY_STATE, ACTIVITY_SHUTDOWN);
+        return;
+    }
+    struct nvmx_event event = event_make(EVENT_HARDWARE_EXCEPTION, VECTOR_MC);
+    if (!vcpu->in_l2 || !event_l1_wants_exception(vcpu, VECTOR_MC, 0)) {
+        vcpu->event = event;
+        return;
+    }
+    if (vcpu->entry_pending) // it comes behind the entry, before L2's first instruction
+        vcpu->vmcs12.launched = true;
+    vcpu->exit = (struct nvmx_exit){.reason = EXIT_EXCEPTION_OR_NMI, .interruption_info = event.info};
+    reflect_exit(vcpu);
+}
+
 // An INIT signal that L1's VMX root operation has kept back, into L2, behind its entry and what that injects.
 static void event_take_init(struct nvmx_vcpu *vcpu)
 {
@@ -201,10 +230,13 @@ bool event_is_nmi_window_exit(struct nvmx_vcpu *vcpu)
 
 void event_prepare(struct nvmx_vcpu *vcpu)
 {
+    if (vcpu->machine_check_pending)
+        event_take_machine_check(vcpu);
     if (vcpu->init_pending && vcpu->in_l2)
         event_take_init(vcpu);
     if (vcpu->nmi_pending != 0)
         event_take_nmis(vcpu);
+    vcpu->entry_event = vcpu->event;
     vcpu->overlooked.changed = false; // after an entry that failed
     if (vcpu->event.info == 0) {
         if (vcpu->config.entry_overlooks_events && vcpu->in_l2)
@@ -235,15 +267,10 @@ void event_prepare(struct nvmx_vcpu *vcpu)
 void event_undo_prepare(struct nvmx_vcpu *vcpu)
 {
     overlooked_undo(vcpu);
-    uint64_t info = vmcs_read(vcpu, F_VM_ENTRY_INTERRUPTION_INFO);
-    if ((info & INTERRUPTION_VALID) == 0)
+    if (vcpu->entry_event.info == 0)
         return;
-    vcpu->event = (struct nvmx_event){.info = (uint32_t)info};
-    if ((info & INTERRUPTION_ERROR_CODE) != 0)
-        vcpu->event.error_code = (uint32_t)vmcs_read(vcpu, F_VM_ENTRY_EXCEPTION_ERROR_CODE);
-    if (event_is_software(event_type(vcpu->event.info)))
-        vcpu->event.instruction_length = (uint32_t)vmcs_read(vcpu, F_VM_ENTRY_INSTRUCTION_LENGTH);
-    vmcs_write(vcpu, F_VM_ENTRY_INTERRUPTION_INFO, info & ~(uint64_t)INTERRUPTION_VALID);
+    vcpu->event = vcpu->entry_event;
+    vmcs_write(vcpu, F_VM_ENTRY_INTERRUPTION_INFO, 0);
 }
 
 // What the exit interrupted the delivery of is delivered again, unless the exit goes to L1 (whose
@@ -329,4 +356,9 @@ void nvmx_raise(struct nvmx_vcpu *vcpu, uint32_t vector, bool has_error, uint32_
 void nvmx_pend_nmi(struct nvmx_vcpu *vcpu)
 {
     __atomic_add_fetch(&vcpu->nmi_pending, 1, __ATOMIC_RELAXED);
+}
+
+void nvmx_pend_machine_check(struct nvmx_vcpu *vcpu)
+{
+    __atomic_store_n(&vcpu->machine_check_pending, true, __ATOMIC_RELAXED);
 }

@@ -20,6 +20,7 @@ void l1_leave_vmx(struct nvmx_vcpu *vcpu)
     vcpu->entry_pending = false;
     vcpu->nmi_pending = 0;
     vcpu->posted_pending = false;
+    vcpu->machine_check_pending = false;
     vcpu->aborted = false;
     vcpu->event.info = 0;
     vcpu->vmcs12_pointer = l1pa(NO_VMCS12);

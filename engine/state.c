@@ -54,6 +54,7 @@ static uint32_t state_flags(const struct nvmx_vcpu *vcpu)
            (current && vcpu->vmcs12.launched ? NVMX_STATE_LAUNCHED : 0) |
            (vcpu->in_l2 ? NVMX_STATE_IN_L2 : 0) | (vcpu->entry_pending ? NVMX_STATE_ENTRY_PENDING : 0) |
            (vcpu->nmi_pending > 0 ? NVMX_STATE_NMI_PENDING : 0) |
+           (vcpu->machine_check_pending ? NVMX_STATE_MACHINE_CHECK : 0) |
            (vcpu->posted_pending ? NVMX_STATE_POSTED : 0) |
            (vcpu->nmi_pending > 1 ? NVMX_STATE_SECOND_NMI : 0) | (vcpu->aborted ? NVMX_STATE_ABORTED : 0) |
            (vcpu->init_pending ? NVMX_STATE_INIT_PENDING : 0) |

@@ -278,6 +278,7 @@ static void become(struct nvmx_vcpu *vcpu, const struct state_plan *plan)
                                       .instruction_length = header->event_instruction_length};
     vcpu->nmi_pending =
         (has(plan, NVMX_STATE_NMI_PENDING) ? 1u : 0u) + (has(plan, NVMX_STATE_SECOND_NMI) ? 1u : 0u);
+    vcpu->machine_check_pending = has(plan, NVMX_STATE_MACHINE_CHECK);
     vcpu->posted_pending =
         has(plan, NVMX_STATE_POSTED) && vcpu->in_l2 && (vmcs12_pin(vcpu) & PIN_POSTED_INTERRUPTS) != 0;
     vcpu->init_pending = has(plan, NVMX_STATE_INIT_PENDING);

@@ -211,6 +211,19 @@ static void entry_refused(struct nvmx_vcpu *vcpu)
     instruction_fail(vcpu, error);
 }
 
+// A failed entry of L1's is L1's; one that L1 knows nothing of was not made, and whoever was to run has the
+// machine check. (What shutdown.c does is undone by now.)
+static void entry_had_a_machine_check(struct nvmx_vcpu *vcpu)
+{
+    if (vcpu->in_l2 && vcpu->entry_pending) {
+        entry_forget(vcpu);
+        reflect_failed_entry(vcpu, EXIT_ENTRY_FAILURE_MACHINE_CHECK, vcpu->exit.qualification);
+        return;
+    }
+    event_undo_prepare(vcpu);
+    nvmx_pend_machine_check(vcpu);
+}
+
 enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
 {
     if (vcpu->init_pending && !vcpu->vmxon) { // VMXOFF lets it in
@@ -246,6 +259,10 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
     uint32_t basic = vcpu->exit.reason & EXIT_REASON_BASIC_MASK;
     if (basic < EXIT_REASON_COUNT)
         vcpu->exit_count[l2][basic]++;
+    if (vcpu->exit.reason == (EXIT_REASON_ENTRY_FAILURE | EXIT_ENTRY_FAILURE_MACHINE_CHECK)) {
+        entry_had_a_machine_check(vcpu);
+        return NVMX_CONTINUE;
+    }
     if ((vcpu->exit.reason & EXIT_REASON_ENTRY_FAILURE) != 0) {
         if (!l2)
             port_bug("VM entry of L1 failed; reason, qualification", vcpu->exit.reason,

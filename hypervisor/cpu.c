@@ -16,6 +16,7 @@
 #define GDT_DATA   0x00cf93000000ffffull
 
 #define CPUID_1_ECX_XSAVE (1u << 26)
+#define CPUID_1_EDX_MCE   (1u << 7)
 
 struct cpu *cpu_list[ACPI_CPU_MAX];
 uint32_t cpu_count;
@@ -64,6 +65,8 @@ void cpu_init(struct cpu *cpu)
     uint64_t cr4 = CR4_PAE;
     if ((x86_cpuid(1, 0).ecx & CPUID_1_ECX_XSAVE) != 0)
         cr4 |= CR4_OSXSAVE;
+    if ((x86_cpuid(1, 0).edx & CPUID_1_EDX_MCE) != 0)
+        cr4 |= CR4_MCE; // a machine check that finds it clear shuts the platform down
     x86_write_cr4(cr4);
     x86_write_cr0(CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG);
 }

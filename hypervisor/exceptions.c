@@ -9,7 +9,9 @@
 #include <nvmx/controls.h>
 #include <silicon/x86.h>
 
-#define VECTOR_MC      18
+#define MSR_IA32_MCG_STATUS 0x17au
+#define MCG_STATUS_RIPV     (1u << 0) // the interrupted program can be restarted where it was
+
 #define GATE_INTERRUPT 0x8e00u // present, DPL 0, 64-bit interrupt gate
 
 struct gate {
@@ -68,10 +70,25 @@ static void handle_nmi(struct exceptions_frame *frame)
     frame->rip = silicon_note_nmi(&cpu->hw, frame->rip);
 }
 
+// L1 has the banks, and what it does with them is its own. L0 goes on where it was if that is whole.
+static void handle_machine_check(struct exceptions_frame *frame)
+{
+    struct cpu *cpu = cpu_this();
+    uint64_t status = x86_rdmsr(MSR_IA32_MCG_STATUS);
+    if ((status & MCG_STATUS_RIPV) == 0 || cpu->vcpu == NULL || cpu->vcpu->nvmx.cpu == NULL)
+        panic_machine_check(frame);
+    nvmx_pend_machine_check(&cpu->vcpu->nvmx);
+    frame->rip = silicon_note_nmi(&cpu->hw, frame->rip);
+}
+
 void exceptions_handle(struct exceptions_frame *frame)
 {
     if (frame->vector == VECTOR_NMI) {
         handle_nmi(frame);
+        return;
+    }
+    if (frame->vector == VECTOR_MC) {
+        handle_machine_check(frame);
         return;
     }
     if (frame->vector == VECTOR_GP) {

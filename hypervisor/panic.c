@@ -151,6 +151,31 @@ void panic(const char *format, ...)
     finish((const uint64_t *)__builtin_frame_address(0));
 }
 
+#define MSR_IA32_MCG_CAP    0x179u
+#define MSR_IA32_MCG_STATUS 0x17au
+#define MSR_IA32_MC0_STATUS 0x401u // 4 MSRs a bank: control, status, address, miscellaneous
+#define MC_STATUS_VALID     (1ull << 63)
+#define MC_STATUS_MISCV     (1ull << 59)
+#define MC_STATUS_ADDRV     (1ull << 58)
+
+void panic_machine_check(const struct exceptions_frame *frame)
+{
+    begin();
+    uint32_t banks = x86_rdmsr(MSR_IA32_MCG_CAP) & 0xff;
+    log_line("panic: a machine check that L0 cannot go on after: IA32_MCG_STATUS %lx, at %lx, %u banks",
+             x86_rdmsr(MSR_IA32_MCG_STATUS), frame->rip, banks);
+    for (uint32_t bank = 0; bank < banks; bank++) {
+        uint64_t status = x86_rdmsr(MSR_IA32_MC0_STATUS + 4 * bank);
+        if ((status & MC_STATUS_VALID) == 0)
+            continue;
+        uint64_t address =
+            (status & MC_STATUS_ADDRV) != 0 ? x86_rdmsr(MSR_IA32_MC0_STATUS + 4 * bank + 1) : 0;
+        uint64_t misc = (status & MC_STATUS_MISCV) != 0 ? x86_rdmsr(MSR_IA32_MC0_STATUS + 4 * bank + 2) : 0;
+        log_line("  bank %u: status %lx address %lx miscellaneous %lx", bank, status, address, misc);
+    }
+    finish((const uint64_t *)frame->rsp);
+}
+
 void panic_exception(const struct exceptions_frame *frame)
 {
     begin();

@@ -9,6 +9,7 @@
 
 _Noreturn void panic(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void panic_exception(const struct exceptions_frame *frame);
+_Noreturn void panic_machine_check(const struct exceptions_frame *frame); // with the banks that are valid
 
 // Set for good when the machine is being stopped; each processor asks before every VM entry.
 extern bool panic_stopping;

@@ -212,6 +212,11 @@ struct vmx_result vmx_enter(struct hw_cpu *cpu, bool launch)
         vm_entry_failure(cpu, 33, qualification);
         return vmx_succeed();
     }
+    if (is_refused_on_purpose(cpu, 41)) { // Machine-Check Events During VM Entry
+        entry_failed(cpu, "a machine check");
+        vm_entry_failure(cpu, 41, 0);
+        return vmx_succeed();
+    }
     load_guest_state(cpu);
     cpu->vmx = VMX_NON_ROOT;
     uint32_t count = (uint32_t)vmcs_get(cpu, F_VM_ENTRY_MSR_LOAD_COUNT), failed = 0;

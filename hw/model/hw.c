@@ -8,12 +8,21 @@
 // of L0's, whichever they are.
 static void nmi_interrupts_l0(struct hw_cpu *cpu)
 {
+    if (cpu->machine_check_countdown > 0 && --cpu->machine_check_countdown == 0) {
+        cpu->nmi_came = true;
+        model_machine_check_in_root(cpu);
+    }
     if (cpu->nmi_in_root_count == 0 || cpu->nmi_in_root_after-- > 0)
         return;
     cpu->nmi_in_root_after = 0;
     cpu->nmi_in_root_count--;
     cpu->nmi_came = true;
     model_nmi_in_root(cpu);
+}
+
+void cpu_machine_check_in_root(struct hw_cpu *cpu, unsigned after)
+{
+    cpu->machine_check_countdown = after + 1;
 }
 
 void cpu_nmis_in_root(struct hw_cpu *cpu, unsigned count, unsigned after)

@@ -90,6 +90,9 @@ void cpu_step(struct hw_cpu *cpu);
 void cpu_interrupt(struct hw_cpu *cpu, uint8_t vector);
 int cpu_take_interrupt(struct hw_cpu *cpu); // what L0 gets when it opens its interrupts; -1: nothing
 void cpu_nmi(struct hw_cpu *cpu);
+// A machine check that arrives while L0's C code executes, at such a moment; L0's handler is
+// model_machine_check_in_root.
+void cpu_machine_check_in_root(struct hw_cpu *cpu, unsigned after);
 // `count` NMIs that arrive while L0's C code executes: the first one at the VMX instruction of L0's `after`
 // others from now (VMREAD, VMWRITE, ... up to VMLAUNCH and VMRESUME themselves), just before it, and each
 // further one at the next. L0's handler is model_nmi_in_root.
@@ -139,7 +142,8 @@ void trace_free(struct trace *trace);
 const char *machine_entry_failure(const struct machine *machine);
 
 // The next VM entry with the VMCS of `region` that passes every check is refused all the same, as by a rule
-// that nobody knows: a VMfail with error 7 or 8, or (33) a failed entry with `qualification`.
+// that nobody knows: a VMfail with error 7 or 8, or (33) a failed entry with `qualification`;
+// or (41) it has a machine check.
 void machine_refuse_entry(struct machine *machine, uint64_t region, uint32_t how, uint64_t qualification);
 
 // Another processor's write to memory, just before the checks of the `after`-th VM entry from now (0: the
@@ -160,6 +164,7 @@ void model_wait(struct hw_cpu *cpu, enum wait_reason reason);
 
 // An NMI interrupts L0, which executes C code on `cpu`.
 void model_nmi_in_root(struct hw_cpu *cpu);
+void model_machine_check_in_root(struct hw_cpu *cpu);
 
 // A rule was broken: ends the test with `sentence`.
 _Noreturn void model_stop(const char *sentence);

@@ -179,6 +179,7 @@ struct hw_cpu {
     bool nmi_pending, init_pending, sipi_pending;
     uint8_t sipi_vector;
     unsigned nmi_in_root_count, nmi_in_root_after; // cpu_nmis_in_root
+    unsigned machine_check_countdown;              // 1: at the next VMX instruction of L0's; 0: none comes
     bool nmi_came;                                 // ... and hw_enter has not said so yet
 
     struct event vectoring; // what is being delivered: for IDT-vectoring information and double faults

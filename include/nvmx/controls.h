@@ -121,6 +121,7 @@
 #define VECTOR_GP  13u
 #define VECTOR_PF  14u
 #define VECTOR_AC  17u
+#define VECTOR_MC  18u
 #define VECTOR_VE  20u
 #define VECTOR_CP  21u
 
@@ -138,6 +139,7 @@
 #define CR0_PG       (1ull << 31)
 #define CR4_PSE      (1ull << 4)
 #define CR4_PAE      (1ull << 5)
+#define CR4_MCE      (1ull << 6)
 #define CR4_PGE      (1ull << 7)
 #define CR4_LA57     (1ull << 12)
 #define CR4_VMXE     (1ull << 13)

@@ -208,8 +208,10 @@ struct nvmx_vcpu {
     bool nmi_window;         // the current VMCS has NMI-window exiting because an NMI waits
     uint64_t nmi_window_pin, nmi_window_primary; // the controls without it
     uint32_t nmi_pending; // NMIs that reached L0 and are L1's (or L2's); nvmx_pend_nmi interrupts anything
-    bool posted_pending;  // a notification's requests are to be taken before L2 runs (posted.c)
-    bool tpr_lowered;     // vmcs02's TPR threshold is below L1's, tpr_threshold (tpr_race.c)
+    bool machine_check_pending;    // a machine check reached L0 that L1 (or L2) can go on after
+    struct nvmx_event entry_event; // what the last event_prepare has put into the VMCS; info 0: nothing
+    bool posted_pending;           // a notification's requests are to be taken before L2 runs (posted.c)
+    bool tpr_lowered;              // vmcs02's TPR threshold is below L1's, tpr_threshold (tpr_race.c)
     uint64_t tpr_threshold;
     bool init_pending; // an INIT signal came while L1 was in VMX root operation
     bool aborted;      // a VMX abort: L1's processor is in shutdown until its reset
@@ -310,6 +312,12 @@ bool nvmx_linear_write(struct nvmx_vcpu *vcpu, uint64_t linear, const void *from
 // Of several, as many as a processor would: one is in service, and one more is held until its IRET. May be
 // called by an NMI handler that interrupted the engine, on the processor where the vcpu is loaded.
 void nvmx_pend_nmi(struct nvmx_vcpu *vcpu);
+
+// A machine check that arrived in L0, and that L0 can go on after (IA32_MCG_STATUS.RIPV): whoever runs next
+// has it before all else, as exception 18, L1 instead of L2 when its exception bitmap says so; with CR4.MCE 0
+// it is in the shutdown state. May be called by a handler that interrupted the engine, as nvmx_pend_nmi.
+// Manual: Machine-Check Exceptions; Machine-Check Events During VM Entry.
+void nvmx_pend_machine_check(struct nvmx_vcpu *vcpu);
 
 // RDMSR/WRMSR by L1 of IA32_FEATURE_CONTROL and the VMX capability MSRs.
 enum nvmx_msr_result { NVMX_MSR_OK, NVMX_MSR_GP, NVMX_MSR_NOT_MINE };

@@ -22,7 +22,8 @@
 #define NVMX_STATE_SHADOW        (1u << 8)  // the current VMCS is a shadow VMCS
 #define NVMX_STATE_SECOND_NMI    (1u << 9)  // ... and another one behind NVMX_STATE_NMI_PENDING's
 #define NVMX_STATE_POSTED        (1u << 10) // L2 was notified of posted interrupts that are yet to be taken
-#define NVMX_STATE_FLAGS         0x7ffu
+#define NVMX_STATE_MACHINE_CHECK (1u << 11) // a machine check reached L0 that nobody has been given yet
+#define NVMX_STATE_FLAGS         0xfffu
 
 struct nvmx_state_header {
     uint64_t magic;

@@ -89,6 +89,14 @@ void model_nmi_in_root(struct hw_cpu *cpu)
     nvmx_pend_nmi(p->vcpu);
 }
 
+void model_machine_check_in_root(struct hw_cpu *cpu)
+{
+    struct virtual_processor *p = processor_of(cpu);
+    if (p == NULL)
+        model_stop("a machine check reaches an L0 that runs no vcpu");
+    nvmx_pend_machine_check(p->vcpu);
+}
+
 static void bare_run(void *argument)
 {
     struct virtual_processor *p = argument;
