@@ -125,20 +125,6 @@ void pair_nmi_from_another(struct cpu *cpu)
     finish(cpu);
 }
 
-// Nearly always in an L0, if there is one, when an NMI comes.
-static void execute_cpuid(struct cpu *cpu)
-{
-    const volatile uint64_t *count = &cpu->trap.count;
-    uint64_t before = *count;
-    pair.l2_runs = true;
-    while (!pair.go) {
-        uint32_t leaf = 0, subleaf = 0;
-        __asm__ volatile("cpuid" : "+a"(leaf), "+c"(subleaf) : : "rbx", "rdx");
-        pair.shared++;
-    }
-    fact(cpu, "NMIs taken", *count - before, SHARED_TURNS);
-}
-
 static bool changes(const volatile uint64_t *value, uint64_t from)
 {
     for (uint64_t waited = 0; *value == from && waited < 1000000; waited++)
@@ -146,22 +132,35 @@ static bool changes(const volatile uint64_t *value, uint64_t from)
     return *value != from;
 }
 
-// The next one is sent when the one before has been taken, and its handler left: one that is lost is waited
-// for in vain.
-void pair_nmis_one_by_one(struct cpu *cpu)
+// An NMI comes a while after each round begins: in an L0 that carries out the CPUID, at its last moment
+// before the entry, or behind it. Nothing else makes an L0 look.
+static void execute_cpuid_and_wait(struct cpu *cpu)
 {
-    begin(execute_cpuid);
-    wait_for(&pair.l2_runs);
-    const volatile uint64_t *count = &pair.other->trap.count;
+    const volatile uint64_t *count = &cpu->trap.count;
+    uint64_t before = *count;
     bool all = true;
     for (uint32_t i = 0; i < SHARED_TURNS && all; i++) {
-        uint64_t before = *count;
-        apic_send(pair.other->apic_id, APIC_NMI);
-        all = changes(count, before) && changes(&pair.shared, pair.shared) &&
-              changes(&pair.shared, pair.shared);
+        uint64_t round = *count;
+        uint32_t leaf = 0, subleaf = 0;
+        pair.shared = i + 1;
+        __asm__ volatile("cpuid" : "+a"(leaf), "+c"(subleaf) : : "rbx", "rdx", "memory");
+        all = changes(count, round);
     }
+    pair.shared = UINT64_MAX;
     fact_true(cpu, "each NMI was taken", all);
-    pair.go = true;
+    fact(cpu, "NMIs taken", *count - before, SHARED_TURNS);
+}
+
+void pair_nmis_one_by_one(struct cpu *cpu)
+{
+    pair.shared = 0;
+    begin(execute_cpuid_and_wait);
+    for (uint64_t round = 0; changes(&pair.shared, round) && pair.shared != UINT64_MAX;) {
+        round = pair.shared;
+        for (uint64_t i = 0; i < round % 64; i++)
+            x86_pause();
+        apic_send(pair.other->apic_id, APIC_NMI);
+    }
     finish(cpu);
 }
 
