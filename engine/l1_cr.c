@@ -191,6 +191,6 @@ void l1_cr_handle(struct nvmx_vcpu *vcpu)
         uint64_t old = l1_cr0(vcpu), low = qualification >> 16 & 15;
         cr0_write(vcpu, (old & ~(CR0_MP | CR0_EM | CR0_TS)) | low);
     } else {
-        port_bug("L1 exit for a control register that L0 does not own; qualification", qualification, 0);
+        nvmx_contain_exit(vcpu); // a control register that L0 does not own
     }
 }

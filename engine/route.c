@@ -12,13 +12,22 @@ static enum route to_l1_if(bool l1_wants)
     return l1_wants ? ROUTE_TO_L1 : ROUTE_TO_L0;
 }
 
+// L1's processor has no control that causes it, and no such exit: L1 is not told.
+static enum route route_contained(struct nvmx_vcpu *vcpu)
+{
+    nvmx_contain_exit(vcpu);
+    return ROUTE_HANDLED;
+}
+
 static enum route route_exception(struct nvmx_vcpu *vcpu)
 {
     uint32_t info = vcpu->exit.interruption_info;
     if (event_type(info) == EVENT_NMI)
         return to_l1_if((vmcs12_pin(vcpu) & PIN_NMI_EXITING) != 0);
-    return to_l1_if(
-        event_l1_wants_exception(vcpu, info & INTERRUPTION_VECTOR_MASK, vcpu->exit.interruption_error_code));
+    uint32_t vector = info & INTERRUPTION_VECTOR_MASK;
+    if ((info & INTERRUPTION_VALID) == 0 || vector > 31) // no exception
+        return route_contained(vcpu);
+    return to_l1_if(event_l1_wants_exception(vcpu, vector, vcpu->exit.interruption_error_code));
 }
 
 static enum route route_io(struct nvmx_vcpu *vcpu)
@@ -72,13 +81,6 @@ static enum route route_if_offered(struct nvmx_vcpu *vcpu, uint32_t secondary)
     return ROUTE_HANDLED;
 }
 
-static enum route route_reserved(struct nvmx_vcpu *vcpu)
-{
-    port_log(vcpu, "L2 exit with a reason that the manual does not define; reason, qualification",
-             vcpu->exit.reason, vcpu->exit.qualification);
-    return ROUTE_TO_L1;
-}
-
 #define ROUTE_L1                  return ROUTE_TO_L1
 #define ROUTE_L0                  return ROUTE_TO_L0
 #define ROUTE_PIN(control)        return to_l1_if((vmcs12_pin(vcpu) & (control)) != 0)
@@ -97,7 +99,8 @@ static enum route route_reserved(struct nvmx_vcpu *vcpu)
 #define ROUTE_VMFUNC              return vm_function_route(vcpu)
 // ept02 holds no misconfigured entry, so the processor finds none there; ept01 is L0's.
 #define ROUTE_EPT_MISCONFIGURATION return ROUTE_TO_L0
-#define ROUTE_RESERVED             return route_reserved(vcpu)
+#define ROUTE_NOT_OFFERED          return route_contained(vcpu)
+#define ROUTE_RESERVED             return route_contained(vcpu)
 
 enum route route_l2_exit(struct nvmx_vcpu *vcpu)
 {
@@ -110,5 +113,5 @@ enum route route_l2_exit(struct nvmx_vcpu *vcpu)
     case EXIT_REASON_COUNT:
         break;
     }
-    return route_reserved(vcpu);
+    return route_contained(vcpu);
 }

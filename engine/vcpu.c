@@ -150,10 +150,17 @@ static void exit_read_members(struct nvmx_vcpu *vcpu, uint32_t members)
         exit->interruption_error_code = (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INTERRUPTION_ERROR_CODE);
 }
 
+// Format of Exit Reason: the bits between (a bus lock, enclave mode, a pending MTF exit, ...) belong to what
+// L0 does not use and L1 is not offered.
+static uint32_t exit_read_reason(const struct nvmx_vcpu *vcpu)
+{
+    return (uint32_t)vmcs_read(vcpu, F_EXIT_REASON) & (EXIT_REASON_BASIC_MASK | EXIT_REASON_ENTRY_FAILURE);
+}
+
 static void exit_read(struct nvmx_vcpu *vcpu)
 {
     struct nvmx_exit *exit = &vcpu->exit;
-    uint32_t reason = (uint32_t)vmcs_read(vcpu, F_EXIT_REASON), basic = reason & EXIT_REASON_BASIC_MASK;
+    uint32_t reason = exit_read_reason(vcpu), basic = reason & EXIT_REASON_BASIC_MASK;
     uint32_t members = basic < EXIT_REASON_COUNT ? exit_info_members[basic] : 0;
     *exit = (struct nvmx_exit){.reason = reason};
     if ((members & L) != 0)

@@ -27,8 +27,10 @@ static void raise_ud(struct vcpu *vcpu)
 static void handle_nmi(struct vcpu *vcpu)
 {
     uint32_t info = vcpu->nvmx.exit.interruption_info;
-    if ((info & INTERRUPTION_TYPE_MASK) >> INTERRUPTION_TYPE_SHIFT != EVENT_NMI)
-        panic("an exception exit that nobody asked for: interruption information %x", info);
+    if ((info & INTERRUPTION_TYPE_MASK) >> INTERRUPTION_TYPE_SHIFT != EVENT_NMI) {
+        nvmx_contain_exit(&vcpu->nvmx);
+        return;
+    }
     x86_unblock_nmi();
     nvmx_pend_nmi(&vcpu->nvmx);
 }
@@ -128,6 +130,9 @@ static void handle_ept_violation(struct vcpu *vcpu)
     raise_gp(vcpu);
 }
 
+// ept01 and ept02 are L0's own, and hold no misconfigured entry: memory that L1 has reached by mistake may be
+// anybody's. (Memory types come from the MTRRs, which take no reserved one, and from ept12, whose walk
+// refuses them.)
 static void handle_ept_misconfiguration(struct vcpu *vcpu)
 {
     panic("EPT misconfiguration at %lx", vcpu->nvmx.exit.guest_physical_address);
@@ -135,7 +140,7 @@ static void handle_ept_misconfiguration(struct vcpu *vcpu)
 
 typedef void exit_handler(struct vcpu *vcpu);
 
-// A reason without a handler is one that L0 asks for nowhere.
+// A reason without a handler is one that L0 asks for nowhere, or of an instruction that L1 has not.
 static exit_handler *const handlers[EXIT_REASON_COUNT] = {
     [EXIT_EXCEPTION_OR_NMI] = handle_nmi,
     [EXIT_TRIPLE_FAULT] = handle_triple_fault,
@@ -160,7 +165,7 @@ void exits_handle(struct vcpu *vcpu)
     uint32_t reason = vcpu->nvmx.exit.reason & EXIT_REASON_BASIC_MASK;
     exit_handler *handler = reason < EXIT_REASON_COUNT ? handlers[reason] : NULL;
     if (handler == NULL)
-        panic("a VM exit that nobody asked for: reason %u (%s), qualification %lx", reason,
-              nvmx_exit_name(reason), vcpu->nvmx.exit.qualification);
-    handler(vcpu);
+        nvmx_contain_exit(&vcpu->nvmx);
+    else
+        handler(vcpu);
 }

@@ -273,6 +273,33 @@ static void execute_happening(struct hw_cpu *cpu, const struct op *op)
     }
 }
 
+#define FUTURE_LIMIT 4
+
+// Every member of the exit information is defined, so that the reason may be any: of an access to an address
+// without memory. Executed again and again (an L0 that maps the address, say), it completes in the end.
+static void execute_future(struct hw_cpu *cpu, const struct op *op)
+{
+    bool exits = cpu->vmx == VMX_NON_ROOT;
+    if (!exits && !op->flag) {
+        raise_exception(cpu, VECTOR_UD);
+        return;
+    }
+    cpu->future_count = cpu->future_at == cpu->r.rip ? cpu->future_count + 1 : 0;
+    cpu->future_at = cpu->r.rip;
+    if (op->flag || cpu->future_count == FUTURE_LIMIT)
+        instruction_retire(cpu, op);
+    if (exits && cpu->future_count < FUTURE_LIMIT)
+        vm_exit(cpu, &(struct exit_information){.reason = (uint32_t)op->a,
+                                                .qualification = op->b,
+                                                .has_length = !op->flag,
+                                                .length = op_length(op),
+                                                .has_info = true,
+                                                .has_linear = true,
+                                                .linear = 0x40000000,
+                                                .has_physical = true,
+                                                .physical = 0x40000000});
+}
+
 void execute(struct hw_cpu *cpu, const struct op *op)
 {
     switch (op->kind) {
@@ -280,10 +307,7 @@ void execute(struct hw_cpu *cpu, const struct op *op)
         execute_cpuid(cpu, op);
         break;
     case OP_FUTURE:
-        if (cpu->vmx == VMX_NON_ROOT)
-            vm_exit_instruction(cpu, (uint32_t)op->a, op, 0);
-        else
-            raise_exception(cpu, VECTOR_UD);
+        execute_future(cpu, op);
         break;
     case OP_RDMSR:
     case OP_WRMSR:

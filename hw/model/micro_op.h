@@ -75,7 +75,8 @@ enum op_kind {
     OP_SET_CPL,       // stands for a change of privilege: CPL = a (0 or 3), without an exit
     OP_TASK_SWITCH,   // CALL (flag: JMP) far to the TSS selector a
     OP_COMPATIBILITY, // stands for a far jump: CS.L = a, CS.D = !a
-    OP_FUTURE, // an instruction of a later processor: in non-root operation it exits, with basic reason a
+    OP_FUTURE, // an instruction of a later processor: in non-root operation it exits, with reason a and
+               // qualification b; `flag`: an event behind it does
 
     // what happens around the processor while this instruction (a NOP) executes
     OP_INTERRUPT_ARRIVES, // external interrupt with vector a

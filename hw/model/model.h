@@ -195,6 +195,8 @@ struct hw_cpu {
     unsigned text_index;
     struct fed_operation fed;
     uint64_t op_count;
+    uint64_t future_at; // the last OP_FUTURE, and how often it was executed in a row
+    unsigned future_count;
 };
 
 struct program_text {

@@ -32,7 +32,7 @@ const char *nvmx_exit_name(uint32_t basic_reason);
 
 // A VM exit, read from the current VMCS once. Members that the reason does not define (exits.def) are 0.
 struct nvmx_exit {
-    uint32_t reason; // as in the VMCS: bits 15:0 basic reason, bit 31 VM-entry failure
+    uint32_t reason; // bits 15:0 basic reason, bit 31 VM-entry failure; what else the VMCS had is left out
     uint32_t instruction_length;
     uint32_t instruction_info;
     uint32_t interruption_info, interruption_error_code;
@@ -243,6 +243,8 @@ struct nvmx_vcpu {
     uint64_t failed_entry_count;      // how many have
 
     uint64_t exit_count[2][EXIT_REASON_COUNT]; // [0] of L1, [1] of L2; by basic reason
+    uint64_t contained_count;                  // exits that nobody asked for (nvmx_contain_exit)
+    uint64_t contained_reasons[2]; // ... that the log has named; bit 127: any number outside exits.def
     uint64_t reflected_count, entry_count;
     uint64_t refused_entry_count; // the processor refused what had passed every check (a bug of ours, or its)
     void *l0_data;                // the embedding hypervisor's
@@ -302,6 +304,12 @@ void nvmx_skip_instruction(struct nvmx_vcpu *vcpu);
 // A hardware exception for the next entry. has_error: error_code is pushed. In L2, the exit that L1's
 // exception bitmap asks for is taken instead.
 void nvmx_raise(struct nvmx_vcpu *vcpu, uint32_t vector, bool has_error, uint32_t error_code);
+
+// An exit that L0 asks for nowhere and has no handler for: an instruction (and a basic reason that exits.def
+// does not know) becomes #UD in whoever executed it; an event is over, and an exception is delivered. Each
+// basic reason is logged once. L0 calls it for every exit that it does not expect: what exits is the
+// processor's to say, and a later processor has more to say.
+void nvmx_contain_exit(struct nvmx_vcpu *vcpu);
 
 // Memory of L1 at a linear address, as a data access of L1 at its CPL 0 (only while in_l2 is false). false:
 // L1 gets a page fault instead.

@@ -94,6 +94,10 @@ static void handle_io(struct nvmx_vcpu *vcpu)
 
 static void handle_interrupt(struct virtual_processor *p)
 {
+    if (world->config.l0_contains_exits && p->cpu->interrupt_count == 0) {
+        nvmx_contain_exit(p->vcpu); // forced by the test
+        return;
+    }
     int vector = cpu_take_interrupt(p->cpu);
     if (vector != IPI_VECTOR)
         rule_broken(p->cpu, "an external interrupt with vector %d reaches L0, which knows only its own",
@@ -106,6 +110,10 @@ static void handle_exception_or_nmi(struct nvmx_vcpu *vcpu)
     uint32_t info = vcpu->exit.interruption_info;
     if ((info & INTERRUPTION_TYPE_MASK) == EVENT_NMI << INTERRUPTION_TYPE_SHIFT) {
         nvmx_pend_nmi(vcpu);
+        return;
+    }
+    if (world->config.l0_contains_exits) {
+        nvmx_contain_exit(vcpu);
         return;
     }
     if (!(world->config.l0_exceptions >> (info & 31) & 1))
@@ -156,6 +164,10 @@ void l0_handle_exit(struct virtual_processor *p)
         nvmx_skip_instruction(vcpu);
         break;
     default:
+        if (world->config.l0_contains_exits) {
+            nvmx_contain_exit(vcpu);
+            break;
+        }
         rule_broken(p->cpu,
                     "the engine leaves to L0 an exit of L%u that the tests' L0 does not know: %s (%#x), "
                     "qualification %#llx, guest-physical %#llx",

@@ -66,6 +66,8 @@
 #define SIPI_ARRIVES(vector)      OP(.kind = OP_SIPI_ARRIVES, .a = (vector))
 #define TIME_PASSES(cycles)       OP(.kind = OP_TIME_PASSES, .a = (cycles))
 #define FUTURE(reason)            OP(.kind = OP_FUTURE, .a = (reason))
+#define FUTURE_WITH(reason, q)    OP(.kind = OP_FUTURE, .a = (reason), .b = (q))
+#define FUTURE_EVENT(reason)      OP(.kind = OP_FUTURE, .a = (reason), .flag = true)
 #define VMCALL                    OP(.kind = OP_VMCALL)
 #define VMLAUNCH                  OP(.kind = OP_VMLAUNCH)
 #define VMRESUME                  OP(.kind = OP_VMRESUME)
