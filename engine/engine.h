@@ -279,6 +279,10 @@ void l1_leave_vmx(struct nvmx_vcpu *vcpu);
 bool state_section_has(const struct nvmx_vcpu *vcpu, enum nvmx_state_section section, enum vmcs_field field);
 size_t state_size(const struct nvmx_vcpu *vcpu, uint32_t flags); // NVMX_STATE_*
 
+// --- config.c
+// -------------------------------------------------------------------------------------------------
+const char *config_problem(const struct nvmx_vcpu_config *config); // NULL: the engine can work with it
+
 // --- vcpu.c, event.c
 // -------------------------------------------------------------------------------------------------
 void vmcs01_write_controls(struct nvmx_vcpu *vcpu);        // at the first load

@@ -13,8 +13,6 @@ void shadow12_init(struct nvmx_vcpu *vcpu)
     const struct nvmx_vcpu_pages *pages = &config->pages;
     if ((nvmx_caps_allowed1(config->offered, CAPS_SECONDARY) & SECONDARY_VMCS_SHADOWING) == 0)
         return;
-    if (pages->shadow02_vmcs.value == 0)
-        port_bug("L1 is offered VMCS shadowing, and L0 gave no pages for it", 0, 0);
     vmcs_init(&vcpu->shadow12.vmcs, pages->shadow02_vmcs);
     page_fill(pages->shadow02_vmcs, 0);
     *(uint32_t *)port_l0_map(pages->shadow02_vmcs) = (uint32_t)config->hardware->msr[0] | REVISION_SHADOW;

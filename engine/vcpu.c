@@ -61,8 +61,11 @@ static void field_sets_init(struct nvmx_vcpu *vcpu)
         field_set_remove(&vcpu->guest_not_hot, hot[i]);
 }
 
-void nvmx_vcpu_init(struct nvmx_vcpu *vcpu, const struct nvmx_vcpu_config *config)
+const char *nvmx_vcpu_init(struct nvmx_vcpu *vcpu, const struct nvmx_vcpu_config *config)
 {
+    const char *problem = config_problem(config);
+    if (problem != NULL)
+        return problem;
     *vcpu = (struct nvmx_vcpu){.config = *config};
     vcpu->vmcs12_pointer = l1pa(NO_VMCS12);
     vmcs_region_prepare(config, config->pages.vmcs01);
@@ -80,6 +83,7 @@ void nvmx_vcpu_init(struct nvmx_vcpu *vcpu, const struct nvmx_vcpu_config *confi
         shadow_init(vcpu);
     }
     shadow12_init(vcpu);
+    return NULL;
 }
 
 static uint32_t control_adjust(const struct nvmx_vcpu *vcpu, enum caps_word word, uint32_t wanted)

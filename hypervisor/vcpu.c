@@ -89,7 +89,9 @@ void vcpu_create(struct cpu *cpu)
         .branch_predictor_barrier = has_branch_predictor_barrier(),
         .entry_overlooks_events = quirks.entry_overlooks_events,
     };
-    nvmx_vcpu_init(&vcpu->nvmx, &config);
+    const char *problem = nvmx_vcpu_init(&vcpu->nvmx, &config);
+    if (problem != NULL)
+        stop_refuse("a virtual processor cannot be made: %s", problem);
     vcpu->cpu = cpu;
     hole_init(vcpu);
     cpu->vcpu = vcpu;

@@ -85,6 +85,9 @@ struct nvmx_l0_policy {
     uint16_t vpid02_count;           // vpid02 and so many VPIDs behind it, less one, are L2's; 0: just vpid02
 };
 
+// A page of ones, the roots, and tables for what one instruction of L2's needs at once.
+#define NVMX_EPT02_POOL_PAGES_MIN 64u
+
 // 4-KByte pages of L0's memory that one vcpu needs besides ept02's pool (each page zeroed by the engine).
 struct nvmx_vcpu_pages {
     l0pa_t vmcs01, vmcs02;
@@ -93,7 +96,7 @@ struct nvmx_vcpu_pages {
     l0pa_t shadow_vmcs, vmread_bitmap, vmwrite_bitmap; // for VMCS shadowing; address 0: L1's VMREADs exit
     l0pa_t shadow02_vmcs, vmread02_bitmap, vmwrite02_bitmap; // ... by L1, for its L2s: when L1 is offered it
     l0pa_t ept02_pool;                                       // first of ept02_pool_pages contiguous pages
-    uint32_t ept02_pool_pages;                               // at least 64
+    uint32_t ept02_pool_pages;                               // at least NVMX_EPT02_POOL_PAGES_MIN
 };
 
 struct nvmx_vcpu_config {
@@ -253,8 +256,9 @@ struct nvmx_vcpu {
 // --- life cycle
 // -----------------------------------------------------------------------------------------------
 
-// `vcpu` may hold anything before. Writes nothing to hardware. cpu is NULL afterwards.
-void nvmx_vcpu_init(struct nvmx_vcpu *vcpu, const struct nvmx_vcpu_config *config);
+// `vcpu` may hold anything before. Writes nothing to hardware. cpu is NULL afterwards. NULL, or a sentence on
+// what is wrong with `config`: then nothing was written, neither to `vcpu` nor to any page.
+const char *nvmx_vcpu_init(struct nvmx_vcpu *vcpu, const struct nvmx_vcpu_config *config);
 
 // Once for each logical processor that vcpus are to run on, before any is loaded there.
 void nvmx_cpu_init(struct nvmx_cpu *cpu, struct hw_cpu *hw);

@@ -237,7 +237,9 @@ void l0_add_vcpu(struct virtual_processor *p, const struct registers *start)
     name_vmcs(config.pages.vmcs02.value, "vmcs02 of vcpu", p->index);
     if (shadowing)
         name_vmcs(config.pages.shadow_vmcs.value, "the shadow VMCS of vcpu", p->index);
-    nvmx_vcpu_init(p->vcpu, &config);
+    const char *problem = nvmx_vcpu_init(p->vcpu, &config);
+    if (problem != NULL)
+        rule_broken(NULL, "the engine refuses a vcpu: %s", problem);
     p->vcpu->l0_data = p;
     nvmx_vcpu_load(p->vcpu, &world->l0_cpu[cpu_index(p->cpu)]);
     write_start_state(p->vcpu, start);

@@ -43,7 +43,8 @@ struct nvmx_state_verdict l0_become(const void *state, size_t size)
     struct fed_operation fed = world->self->cpu->fed; // the guest's instruction is tried again
     config.feature_control = 0;
     destroy(vcpu, cpu);
-    nvmx_vcpu_init(vcpu, &config);
+    if (nvmx_vcpu_init(vcpu, &config) != NULL)
+        rule_broken(NULL, "the engine refuses a vcpu that it took before");
     vcpu->l0_data = l0_data;
     nvmx_vcpu_load(vcpu, cpu);
     struct nvmx_state_verdict verdict = nvmx_state_set(vcpu, state, size);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // libnvmx reaches the world through hw.h and port.h only: its undefined symbols are functions of these two,
-// and the four that a freestanding compiler may call by itself.
+// and the four that a freestanding compiler may call by itself. And what its code must not do.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -131,11 +131,36 @@ static void the_engine_has_no_state_of_its_own(void **state)
     assert_true(seen > 50);
 }
 
+// A leaf function that keeps something below RSP loses it to an NMI or interrupt on the same stack.
+static void nothing_is_kept_below_the_stack_pointer(void **state)
+{
+    (void)state;
+    char command[600], line[512];
+    unsigned seen = 0, uses = 0;
+    snprintf(command, sizeof(command), "objdump -d --no-show-raw-insn %s", library_name());
+    FILE *objdump = popen(command, "r");
+    assert_non_null(objdump);
+    while (fgets(line, sizeof(line), objdump) != NULL) {
+        const char *below = strstr(line, "-0x");
+        seen += strstr(line, "(%rsp") != NULL;
+        while (below != NULL && strncmp(below + 3 + strspn(below + 3, "0123456789abcdef"), "(%rsp", 5) != 0)
+            below = strstr(below + 3, "-0x");
+        if (below == NULL || strstr(line, "lea ") != NULL)
+            continue;
+        uses++;
+        print_error("the red zone is used: %s", line);
+    }
+    assert_int_equal(pclose(objdump), 0);
+    assert_true(seen > 100); // objdump was understood
+    assert_int_equal(uses, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(undefined_symbols_are_the_two_seams),
         cmocka_unit_test(the_engine_has_no_state_of_its_own),
+        cmocka_unit_test(nothing_is_kept_below_the_stack_pointer),
     };
     return cmocka_run_group_tests_name("symbols", tests, NULL, NULL);
 }
