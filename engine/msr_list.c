@@ -33,6 +33,26 @@ static enum vmcs_field msr_field(uint32_t msr)
     }
 }
 
+#define DEBUGCTL_LBR  (1ull << 0)
+#define DEBUGCTL_BTF  (1ull << 1)
+#define DEBUGCTL_RARE 0xf800ull // freezing at a PMI and in SMM, uncore PMI, RTM: not every processor has each
+
+// What lands in a guest-state field must be what a VM entry accepts, or L1's own entry fails: bits that this
+// processor defines, and only it knows which. Trace messages and branch trace store (bits 10:6) belong to the
+// DS save area, which L1 is not offered. L0's own value is 0, by the VM exit; LBR is left out of the
+// question, for L0's branches are not L1's to read. Manual: IA32_DEBUGCTL MSR; Checks on Guest Control
+// Registers, Debug Registers, and MSRs.
+static bool debugctl_is_legal(struct nvmx_vcpu *vcpu, uint64_t value)
+{
+    uint64_t rare = value & ~(DEBUGCTL_LBR | DEBUGCTL_BTF);
+    if (rare == 0)
+        return true;
+    if ((rare & ~DEBUGCTL_RARE) != 0 || !hw_wrmsr(vcpu->cpu, MSR_IA32_DEBUGCTL, rare))
+        return false;
+    hw_wrmsr(vcpu->cpu, MSR_IA32_DEBUGCTL, 0);
+    return true;
+}
+
 static bool msr_value_is_legal(struct nvmx_vcpu *vcpu, uint32_t msr, uint64_t value)
 {
     switch (msr) {
@@ -50,7 +70,7 @@ static bool msr_value_is_legal(struct nvmx_vcpu *vcpu, uint32_t msr, uint64_t va
         }
         return true;
     case MSR_IA32_DEBUGCTL:
-        return (value & ~0xffc3ull) == 0;
+        return debugctl_is_legal(vcpu, value);
     case MSR_IA32_SYSENTER_ESP:
     case MSR_IA32_SYSENTER_EIP:
         return address_is_canonical(value);

@@ -37,7 +37,7 @@ static const char *check_control_registers(struct hw_cpu *cpu)
 static const char *check_msrs(struct hw_cpu *cpu)
 {
     if (cpu->c.entry & ENTRY_LOAD_DEBUG_CONTROLS) {
-        if (vmcs_get(cpu, F_GUEST_IA32_DEBUGCTL) & ~0xffc3ull)
+        if (vmcs_get(cpu, F_GUEST_IA32_DEBUGCTL) & (~0xffc3ull | cpu->machine->processor->debugctl_missing))
             return "guest IA32_DEBUGCTL has reserved bits set";
         if (vmcs_get(cpu, F_GUEST_DR7) >> 32)
             return "bits 63:32 of guest DR7 are not 0";

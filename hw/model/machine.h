@@ -16,6 +16,7 @@ struct processor {
     const char *name;
     struct nvmx_caps vmx;
     unsigned physical_address_width;
+    uint64_t debugctl_missing; // bits of IA32_DEBUGCTL that are reserved on this one
 };
 extern const struct processor processor_rich; // everything that the model does (FACTS: corei7_skylake_x)
 extern const struct processor

@@ -159,7 +159,7 @@ bool msr_write(struct hw_cpu *cpu, uint32_t msr, uint64_t value)
         r->pat = value;
         return true;
     case MSR_IA32_DEBUGCTL:
-        if (value & ~DEBUGCTL_VALID)
+        if (value & (~DEBUGCTL_VALID | cpu->machine->processor->debugctl_missing))
             return false;
         r->debugctl = value;
         return true;
