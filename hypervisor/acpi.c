@@ -3,6 +3,7 @@
 #include "acpi.h"
 
 #include "direct_map.h"
+#include "log.h"
 #include "string.h"
 
 struct rsdp {
@@ -28,8 +29,8 @@ struct table {
 #define RSDP_V2_SIZE 36
 
 // Offsets in the FADT and the MADT, from the start of the table.
-#define FADT_PM1A_CONTROL 64
-#define FADT_PM1B_CONTROL 68
+#define FADT_DSDT         40
+#define FADT_X_DSDT       140
 #define MADT_ENTRIES      44
 #define MADT_LOCAL_APIC   0
 #define MADT_LOCAL_X2APIC 9
@@ -67,15 +68,21 @@ static uint64_t find_rsdp(void)
     return found != 0 ? found : scan_for_rsdp(0xe0000, 0x100000);
 }
 
-static const struct table *table_at(uint64_t physical)
+// Its checksum may be wrong.
+static struct table *any_table_at(uint64_t physical)
 {
-    if (physical == 0 || physical + sizeof(struct table) > DIRECT_MAP_EARLY)
+    if (physical == 0 || physical > DIRECT_MAP_EARLY - sizeof(struct table))
         return NULL;
-    const struct table *table = direct_map(physical);
-    if (table->length < sizeof(*table) || physical + table->length > DIRECT_MAP_EARLY ||
-        !checksum_is_good(table, table->length))
+    struct table *table = direct_map(physical);
+    if (table->length < sizeof(*table) || table->length > DIRECT_MAP_EARLY - physical)
         return NULL;
     return table;
+}
+
+static const struct table *table_at(uint64_t physical)
+{
+    const struct table *table = any_table_at(physical);
+    return table != NULL && checksum_is_good(table, table->length) ? table : NULL;
 }
 
 static uint64_t read_little_endian(const void *from, size_t size)
@@ -137,6 +144,40 @@ static const char *read_madt(const struct table *madt, struct acpi_info *info)
     return info->cpu_count == 0 ? "ACPI's MADT lists no processor" : NULL;
 }
 
+static void hide_in_table(struct table *table, const char *signature, struct acpi_sleep *sleep)
+{
+    if (table == NULL || memcmp(table->signature, signature, 4) != 0 ||
+        acpi_sleep_hide((uint8_t *)(table + 1), table->length - sizeof(*table), sleep) == 0)
+        return;
+    acpi_sleep_correct_checksum((uint8_t *)table, table->length);
+    if (!checksum_is_good(table, table->length))
+        log_line("ACPI: the table at %lx cannot be changed: L1 finds the sleep states S1 to S3 there",
+                 direct_map_physical(table));
+}
+
+// Systems take a DSDT or SSDT whatever its checksum is.
+static void hide_sleep_states(const struct rsdp *rsdp, struct table *fadt, struct acpi_sleep *sleep)
+{
+    uint8_t *bytes = (uint8_t *)fadt;
+    if (acpi_sleep_read_fadt(bytes, fadt->length, sleep))
+        acpi_sleep_correct_checksum(bytes, fadt->length);
+    if (fadt->length >= FADT_DSDT + 4)
+        hide_in_table(any_table_at(read_little_endian(bytes + FADT_DSDT, 4)), "DSDT", sleep);
+    if (fadt->length >= FADT_X_DSDT + 8)
+        hide_in_table(any_table_at(read_little_endian(bytes + FADT_X_DSDT, 8)), "DSDT", sleep);
+    for (unsigned extended = 0; extended < 2; extended++) {
+        const struct table *root = table_at(extended ? (rsdp->revision >= 2 ? rsdp->xsdt : 0) : rsdp->rsdt);
+        size_t width = extended ? 8 : 4, count = root != NULL ? (root->length - sizeof(*root)) / width : 0;
+        for (size_t i = 0; i < count; i++) {
+            const uint8_t *entry = (const uint8_t *)(root + 1) + i * width;
+            hide_in_table(any_table_at(read_little_endian(entry, width)), "SSDT", sleep);
+        }
+    }
+    if (sleep->in_memory)
+        log_line(
+            "ACPI: a sleep register is in memory: L0 does not see when L1 switches the machine off there");
+}
+
 const char *acpi_read(const void *rsdp_copy, struct acpi_info *info)
 {
     info->rsdp = find_rsdp();
@@ -146,11 +187,8 @@ const char *acpi_read(const void *rsdp_copy, struct acpi_info *info)
     info->oem_is_bochs = memcmp(rsdp->oem_id, "BOCHS ", 6) == 0;
 
     const struct table *fadt = find_table(rsdp, "FACP");
-    if (fadt != NULL && fadt->length >= FADT_PM1B_CONTROL + 4) {
-        const uint8_t *bytes = (const uint8_t *)fadt;
-        info->pm1a_control = (uint16_t)read_little_endian(bytes + FADT_PM1A_CONTROL, 4);
-        info->pm1b_control = (uint16_t)read_little_endian(bytes + FADT_PM1B_CONTROL, 4);
-    }
+    if (fadt != NULL)
+        hide_sleep_states(rsdp, any_table_at(direct_map_physical(fadt)), &info->sleep);
     const struct table *madt = find_table(rsdp, "APIC");
     if (madt == NULL)
         return "ACPI has no MADT, which lists the processors";

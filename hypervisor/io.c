@@ -16,7 +16,6 @@
 #define SYSTEM_CONTROL_RESET    0x01
 #define PORT_RESET_CONTROL      0xcf9
 #define RESET_CONTROL_RESET     0x04
-#define PM1_SLEEP_ENABLE_HIGH   0x20 // SLP_EN, bit 13, in the register's second byte
 
 // Exit Qualification for I/O Instructions
 #define QUALIFICATION_SIZE(q) (((uint32_t)(q)&7) + 1)
@@ -30,12 +29,11 @@
 #define INFORMATION_ADDRESS_SIZE(i) ((i) >> 7 & 7)
 
 static l0pa_t bitmap_a, bitmap_b; // ports 0 to 7fff, 8000 to ffff: contiguous pages
-static uint16_t pm1_control[2];
+static struct acpi_sleep sleep;
 
 void io_set_acpi(const struct acpi_info *acpi)
 {
-    pm1_control[0] = acpi->pm1a_control;
-    pm1_control[1] = acpi->pm1b_control;
+    sleep = acpi->sleep;
 }
 
 static void intercept(uint16_t first, unsigned count)
@@ -51,9 +49,10 @@ void io_init(void)
     bitmap_b = l0pa(bitmap_a.value + PAGE_SIZE);
     if (log_port() != 0)
         intercept(log_port(), LOG_PORT_COUNT);
-    for (unsigned i = 0; i < 2; i++)
-        if (pm1_control[i] != 0)
-            intercept(pm1_control[i], 2);
+    for (uint32_t i = 0; i < sleep.port_count; i++)
+        intercept(sleep.at[i].port, 1);
+    if (sleep.reset_port != 0)
+        intercept(sleep.reset_port, 1);
     intercept(PORT_KEYBOARD_COMMAND, 1);
     intercept(PORT_SYSTEM_CONTROL, 1);
     intercept(PORT_RESET_CONTROL, 1);
@@ -87,19 +86,58 @@ static void watch_shutdown_port(uint8_t value)
     stop_report("L1 ended the machine");
 }
 
-// A byte on its way to a port: does it end the machine?
-static void watch(uint16_t port, uint8_t value)
+// L1's system was told of no such state: it knows of it from elsewhere, or tries.
+static void refuse_sleep(unsigned state, uint8_t value)
+{
+    static bool logged[ACPI_SLEEP_STATES];
+    if (__atomic_exchange_n(&logged[state], true, __ATOMIC_RELAXED))
+        return;
+    if (state == 0)
+        log_line("L1 asked for a sleep state that ACPI does not define (SLP_TYP %u): ignored",
+                 ACPI_SLP_TYP(value));
+    else
+        log_line("L1 asked for the sleep state S%u, which it does not have: ignored", state);
+}
+
+// A byte on its way to the part of a sleep register that starts a sleep state; without SLP_EN it starts none.
+static uint8_t filter_sleep(unsigned block, uint8_t value)
+{
+    if ((value & ACPI_SLP_EN) == 0)
+        return value;
+    unsigned state = acpi_sleep_state(&sleep, block, ACPI_SLP_TYP(value));
+    if (state == 5)
+        stop_report("L1 powered off");
+    else if (state == 4)
+        stop_report("L1 powered off (S4, suspended to disk)");
+    else
+        refuse_sleep(state, value);
+    return state >= 4 ? value : (uint8_t)(value & ~ACPI_SLP_EN);
+}
+
+// A byte on its way to a port: does it end the machine? What is to be written.
+static uint8_t watch(uint16_t port, uint8_t value)
 {
     if (port == PORT_KEYBOARD_COMMAND && (value & KEYBOARD_PULSE) == KEYBOARD_PULSE &&
         (value & KEYBOARD_PULSE_NO_RESET) == 0)
         stop_report("L1 reset the machine (keyboard controller)");
     if (port == PORT_SYSTEM_CONTROL && (value & SYSTEM_CONTROL_RESET) != 0)
         stop_report("L1 reset the machine (port 0x92)");
-    for (unsigned i = 0; i < 2; i++)
-        if (pm1_control[i] != 0 && port == pm1_control[i] + 1 && (value & PM1_SLEEP_ENABLE_HIGH) != 0)
-            stop_report("L1 powered off");
+    for (uint32_t i = 0; i < sleep.port_count; i++)
+        if (port == sleep.at[i].port)
+            value = filter_sleep(sleep.at[i].block, value);
     if (quirks.shutdown_port && port == QUIRKS_SHUTDOWN_PORT)
         watch_shutdown_port(value);
+    return value;
+}
+
+// Ports of which only a byte of its own means a reset: a wider access at 0xcf8 is one to the PCI
+// configuration address register.
+static void watch_reset(uint16_t port, uint8_t value)
+{
+    if (port == PORT_RESET_CONTROL && (value & RESET_CONTROL_RESET) != 0)
+        stop_report("L1 reset the machine (port 0xcf9)");
+    else if (sleep.reset_port != 0 && port == sleep.reset_port && value == sleep.reset_value)
+        stop_report("L1 reset the machine (ACPI)");
 }
 
 static uint32_t read_port(uint16_t port, uint32_t size)
@@ -134,11 +172,12 @@ static uint32_t read_for_l1(uint16_t port, uint32_t size)
 
 static void write_for_l1(uint16_t port, uint32_t size, uint32_t value)
 {
-    // A wider access that includes it is one to the PCI configuration address register at 0xcf8.
-    if (port == PORT_RESET_CONTROL && size == 1 && (value & RESET_CONTROL_RESET) != 0)
-        stop_report("L1 reset the machine (port 0xcf9)");
-    for (uint32_t i = 0; i < size; i++)
-        watch((uint16_t)(port + i), (uint8_t)(value >> 8 * i));
+    if (size == 1)
+        watch_reset(port, (uint8_t)value);
+    for (uint32_t i = 0; i < size; i++) {
+        uint8_t byte = watch((uint16_t)(port + i), (uint8_t)(value >> 8 * i));
+        value = (value & ~(0xffu << 8 * i)) | (uint32_t)byte << 8 * i;
+    }
     if (!touches_log_port(port, size)) {
         write_port(port, size, value);
         return;

@@ -34,6 +34,7 @@ $(HOST_TEST_DIR)/unit-%: $(HOST_TEST_DIR)/obj/tests/unit/%.o $(HOST_TEST_DIR)/wo
 	@$(CC) $(HOST_TEST_CFLAGS) -o $@ $(filter %.o,$^) -lcmocka
 
 $(HOST_TEST_DIR)/unit-symbols: $(BUILD)/libnvmx.a # it looks at that library
+$(HOST_TEST_DIR)/unit-acpi_sleep: $(HOST_TEST_DIR)/obj/hypervisor/acpi_sleep.o
 
 .PRECIOUS: $(HOST_TEST_DIR)/obj/%.o
 

@@ -74,6 +74,25 @@ bare 'say=hello modules' --module "$work/one last"
 is_true 'the consoles differ' cmp -s "$work/first" "$work/out"
 report 'bochs: the same L1 sees the same with --bare'
 
+# ACPI's S3, which is SLP_TYP 1 here, would wake L1 without L0; 5 means nothing. S4 and S5 are both 0.
+run run --machine bochs --timeout 120 --append 'states sleep=1 sleep=5 say=alive poweroff' --log "$work/log" "$puppet"
+status_is 0
+out_has '^the DSDT has S4 S5 and a good checksum$'
+out_has '^awake, SLP_TYP 1$'
+out_has '^awake, SLP_TYP 5$'
+out_has '^alive$'
+err_has '^plastron: L1 powered off$'
+is_true 'the log has no word of S3' grep -q 'sleep state S3, which it does not have: ignored' "$work/log"
+is_true 'the log has no word of SLP_TYP 5' grep -q 'ACPI does not define (SLP_TYP 5): ignored' "$work/log"
+report 'bochs: L1 has no S3, and powers off, under Plastron'
+
+for how in 'reset:L1 reset the machine (keyboard controller)' 'reset=cf9:L1 reset the machine (port 0xcf9)'; do
+    run run --machine bochs --timeout 120 --append "${how%%:*}" --log "$work/log" "$puppet"
+    status_is 0
+    is_true 'the log has no such stop' grep -qF "stop: ${how#*:}" "$work/log"
+    report "bochs: ${how%%:*} under Plastron is told by L0"
+done
+
 run run --machine bochs --timeout 120 --append triple "$puppet"
 status_is 1
 err_has 'error: L1 shut down by a triple fault'

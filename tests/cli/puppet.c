@@ -11,6 +11,8 @@
 //   loop        never do anything again (interrupts off, not halted)
 //   halt        the same, halted
 //   shutdown    write "Shutdown" to port 0x8900;   poweroff   ACPI's S5;   triple   triple fault
+//   sleep=N     ask for SLP_TYP N by writes of 16, 8 and 32 bits, and say what the PM1 control register holds
+//   states      say which of the objects _S1_ to _S5_ ACPI's DSDT has
 //   reset       the keyboard controller's reset line;         reset=cf9    the chipset's reset register
 // The end of the command line counts as `shutdown`.
 #include <stdint.h>
@@ -58,6 +60,13 @@ static uint8_t in8(uint16_t port)
 {
     uint8_t value;
     __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+
+static uint16_t in16(uint16_t port)
+{
+    uint16_t value;
+    __asm__ volatile("inw %1, %0" : "=a"(value) : "Nd"(port));
     return value;
 }
 
@@ -114,14 +123,61 @@ static void shutdown(void)
 
 // The power management registers' base is in PCI configuration space: PIIX4 (Bochs, QEMU's pc machine),
 // function 3.
-static void poweroff(void)
+static uint16_t pm1_control(void)
 {
     out32(0xcf8, 0x80000000u | 1 << 11 | 3 << 8 | 0x40);
     uint16_t base = (uint16_t)(in32(0xcfc) & 0xffc0);
     if (!(base && base != 0xffc0))
         base = 0xb000;
-    out16((uint16_t)(base + 4), 0x2000);
+    return (uint16_t)(base + 4);
+}
+
+static void poweroff(void)
+{
+    out16(pm1_control(), 0x2000);
     halt();
+}
+
+// SLP_EN with it. A machine that goes to sleep never says the last line.
+static void sleep(uint32_t type)
+{
+    uint16_t port = pm1_control();
+    uint32_t value = 0x2000 | type << 10;
+    out16(port, (uint16_t)value);
+    out8((uint16_t)(port + 1), (uint8_t)(value >> 8));
+    out32(port, value);
+    print("awake, SLP_TYP ");
+    print_number((uint32_t)in16(port) >> 10 & 7);
+    print("\n");
+}
+
+static uint32_t read32(uint32_t at)
+{
+    return *(const volatile uint32_t *)(uintptr_t)at;
+}
+
+// RSDP, RSDT, FADT, DSDT.
+static void states(void)
+{
+    uint32_t rsdp = 0xe0000, fadt = 0;
+    while (rsdp < 0x100000 && !(read32(rsdp) == 0x20445352 && read32(rsdp + 4) == 0x20525450)) // "RSD PTR "
+        rsdp += 16;
+    uint32_t rsdt = rsdp < 0x100000 ? read32(rsdp + 16) : 0;
+    for (uint32_t at = rsdt + 36; rsdt != 0 && at < rsdt + read32(rsdt + 4); at += 4)
+        if (read32(read32(at)) == 0x50434146) // "FACP"
+            fadt = read32(at);
+    uint32_t dsdt = fadt != 0 ? read32(fadt + 40) : 0, end = dsdt != 0 ? dsdt + read32(dsdt + 4) : 0;
+    uint8_t sum = 0;
+    print("the DSDT has");
+    for (uint32_t at = dsdt; at < end; at++) {
+        sum = (uint8_t)(sum + *(const volatile uint8_t *)(uintptr_t)at);
+        for (uint32_t n = 1; n <= 5; n++)
+            if (at + 4 <= end && read32(at) == (0x5f00535f | ('0' + n) << 16)) {
+                print(" S");
+                print_number(n);
+            }
+    }
+    print(sum == 0 ? " and a good checksum\n" : " and a bad checksum\n");
 }
 
 static void triple(void)
@@ -220,6 +276,10 @@ static void obey(const char *word, const struct multiboot_info *info)
         shutdown();
     } else if (match(word, "poweroff")) {
         poweroff();
+    } else if ((value = match(word, "sleep"))) {
+        sleep(number(value));
+    } else if (match(word, "states")) {
+        states();
     } else if (match(word, "triple")) {
         triple();
     } else if ((value = match(word, "reset"))) {
