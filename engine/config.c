@@ -10,8 +10,9 @@
 #define SINGLE_PAGES(X)                                                                                      \
     X(vmcs01)                                                                                                \
     X(vmcs02)                                                                                                \
-    X(io_bitmap_a) X(io_bitmap_b) X(msr_bitmap) X(shadow_vmcs) X(vmread_bitmap) X(vmwrite_bitmap)            \
-        X(shadow02_vmcs) X(vmread02_bitmap) X(vmwrite02_bitmap)
+    X(io_bitmap_a)                                                                                           \
+    X(io_bitmap_b) X(msr_bitmap) X(shadow_vmcs) X(vmread_bitmap) X(vmwrite_bitmap) X(shadow02_vmcs)          \
+        X(vmread02_bitmap) X(vmwrite02_bitmap)
 
 static bool is_page(l0pa_t page)
 {
@@ -78,6 +79,9 @@ static const char *vpid_problem(const struct nvmx_vcpu_config *config)
     if (!has)
         return policy->vpid01 != 0 || policy->vpid02 != 0 ? "there are VPIDs, and the processor has none"
                                                           : NULL;
+    const uint64_t needed = VPID_CAP_INVVPID | VPID_CAP_SINGLE;
+    if ((config->hardware->msr[MSR_IA32_VMX_EPT_VPID_CAP - CAPS_MSR_FIRST] & needed) != needed)
+        return "the processor has VPID and no single-context INVVPID";
     if (policy->vpid01 == 0 || policy->vpid02 == 0)
         return "VPID 0 is L0's own: vpid01 and vpid02 are not 0 on a processor that has VPID";
     if (policy->vpid02 + count - 1 > 0xffff)

@@ -123,6 +123,8 @@ static void vpids(void)
             c.policy.vpid01 = (uint16_t)(c.policy.vpid02 + c.policy.vpid02_count - 1));
     REFUSES("vpid01 is one of L2's", c.policy.vpid01 = c.policy.vpid02; c.policy.vpid02_count = 0);
     REFUSES("beyond VPID 65535", c.policy.vpid02 = 0xfffe; c.policy.vpid02_count = 3);
+    REFUSES("no single-context INVVPID",
+            hardware.msr[MSR_IA32_VMX_EPT_VPID_CAP - CAPS_MSR_FIRST] &= ~VPID_CAP_SINGLE);
     const uint64_t vpid = (uint64_t)SECONDARY_ENABLE_VPID << 32;
     REFUSES("the processor has none", hardware.msr[MSR_IA32_VMX_PROCBASED_CTLS2 - CAPS_MSR_FIRST] &= ~vpid);
 }
