@@ -139,6 +139,11 @@ static void well_known_numbers(void **state)
     assert_int_equal(EXIT_EPT_VIOLATION, 48);
     assert_int_equal(EXIT_PREEMPTION_TIMER, 52);
     assert_int_equal(EXIT_XRSTORS, 64);
+    assert_int_equal(EXIT_UMWAIT, 67);
+    assert_int_equal(EXIT_BUS_LOCK, 74);
+    assert_int_equal(EXIT_SEAMCALL, 76);
+    assert_int_equal(EXIT_TDCALL, 77);
+    assert_int_equal(EXIT_WRMSRNS_IMMEDIATE, 85);
     assert_int_equal(VMCS_GUEST_RIP, 0x681e);
     assert_int_equal(VMCS_EXIT_REASON, 0x4402);
     assert_int_equal(VMCS_EPT_POINTER, 0x201a);
