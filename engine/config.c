@@ -7,12 +7,11 @@
 #define PHYSICAL_WIDTH_MIN 32u
 #define PHYSICAL_WIDTH_MAX 52u
 
-#define SINGLE_PAGES(X)                                                                                      \
-    X(vmcs01)                                                                                                \
-    X(vmcs02)                                                                                                \
-    X(io_bitmap_a)                                                                                           \
-    X(io_bitmap_b) X(msr_bitmap) X(shadow_vmcs) X(vmread_bitmap) X(vmwrite_bitmap) X(shadow02_vmcs)          \
-        X(vmread02_bitmap) X(vmwrite02_bitmap)
+// clang-format off
+#define SINGLE_PAGES(X) \
+    X(vmcs01) X(vmcs02) X(io_bitmap_a) X(io_bitmap_b) X(msr_bitmap) X(shadow_vmcs) X(vmread_bitmap) \
+    X(vmwrite_bitmap) X(shadow02_vmcs) X(vmread02_bitmap) X(vmwrite02_bitmap)
+// clang-format on
 
 static bool is_page(l0pa_t page)
 {
