@@ -174,6 +174,8 @@ static const char *check_execution(struct hw_cpu *cpu)
         return "NMI-window exiting without virtual NMIs";
     if ((c->secondary & SECONDARY_ENABLE_VPID) && c->vpid == 0)
         return "VPID enabled, and the VPID is 0";
+    if ((c->secondary & SECONDARY_USE_TSC_SCALING) && vmcs_get(cpu, F_TSC_MULTIPLIER) == 0)
+        return "TSC scaling with multiplier 0";
     if (c->secondary & SECONDARY_ENABLE_EPT) {
         const char *problem = ept_pointer_problem(cpu, c->eptp);
         if (problem != NULL)

@@ -49,7 +49,6 @@ static bool is_checked(enum vmcs_field field)
     case F_GUEST_SYSENTER_CS:
     case F_HOST_SYSENTER_CS:
     case F_TSC_OFFSET:
-    case F_TSC_MULTIPLIER:
     case F_EXCEPTION_BITMAP:
     case F_PREEMPTION_TIMER_VALUE:
     case F_GUEST_INTERRUPT_STATUS:
