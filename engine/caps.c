@@ -120,7 +120,7 @@ void nvmx_caps_offer(const struct nvmx_caps *hardware, struct nvmx_caps *offered
     uint64_t basic = caps_msr(hardware, MSR_IA32_VMX_BASIC);
     // Our revision and a region of one page, write-back; bit 48 (32-bit addresses) stays 0. Bits 54 (INS/OUTS
     // information) and 55 (TRUE MSRs) are the processor's.
-    offered->msr[0] = VMCS12_REVISION | PAGE_SIZE << 32 | 6ull << 50 | (basic & (3ull << 54));
+    offered->msr[0] = (uint64_t)VMCS12_REVISION | PAGE_SIZE << 32 | 6ull << 50 | (basic & (3ull << 54));
     caps_offer_controls(offered, MSR_IA32_VMX_PINBASED_CTLS, allowed1[CAPS_PIN]);
     caps_offer_controls(offered, MSR_IA32_VMX_PROCBASED_CTLS, allowed1[CAPS_PRIMARY]);
     caps_offer_controls(offered, MSR_IA32_VMX_PROCBASED_CTLS2, allowed1[CAPS_SECONDARY]);

@@ -12,8 +12,19 @@
 #include <nvmx/nvmx.h>
 #include <nvmx/state.h>
 
-#define VMCS12_REVISION 0x00504c54ull // what L1 finds in IA32_VMX_BASIC; bit 31 is 0
-#define NO_VMCS12       (~0ull)       // vmcs12_pointer when L1 has no current VMCS
+#define NO_VMCS12 (~0ull) // vmcs12_pointer when L1 has no current VMCS
+
+// What L1 finds in IA32_VMX_BASIC; bit 31 is 0. It follows from the layout of a region, which is the table of
+// fields in its order (vmcs12.c): a region of another layout is not taken for one of this.
+enum {
+    VMCS12_REVISION = (int)((0x504c54u
+#define FIELD(name, encoding, width, type, exists, entry, exit)                                              \
+    +((encoding) + 1u) * (2u * (uint32_t)F_##name + 1u) * 0x9e3779b1u
+#include <nvmx/vmcs_fields.def>
+#undef FIELD
+                             ) &
+                            0x7fffffffu)
+};
 
 // --- vmcs.c: the life of a hardware VMCS
 // ----------------------------------------------------------------------

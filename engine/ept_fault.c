@@ -17,7 +17,7 @@ struct virtualization_exception {
     uint16_t eptp_index;
 };
 
-// Quirk of some processors: when the first fetch of an exception handler misses, the exit saves the RIP of
+// Quirk of some processors (nvmx_vcpu_config.first_fetch_saves_old_rip): when the first fetch of an exception handler misses, the exit saves the RIP of
 // the instruction that the exception interrupted, with everything else (RSP, RFLAGS, the pushed frame) of
 // after the delivery. A fetch misses at RIP, or within the 15 bytes of an instruction that crosses into
 // another page: anything else is the handler's address.
@@ -142,7 +142,8 @@ static enum route run_again(struct nvmx_vcpu *vcpu)
 
 enum route ept_fault_route(struct nvmx_vcpu *vcpu)
 {
-    mend_rip_of_fetch(vcpu);
+    if (vcpu->config.first_fetch_saves_old_rip)
+        mend_rip_of_fetch(vcpu);
     if ((vmcs12_secondary(vcpu) & SECONDARY_ENABLE_EPT) == 0)
         return ROUTE_TO_L0; // L2's physical memory is L1's, and ept01 is L0's
     uint64_t eptp12 = vmcs12_get(vcpu, F_EPT_POINTER);

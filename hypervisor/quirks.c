@@ -27,6 +27,7 @@ void quirks_detect(const struct acpi_info *acpi)
     bool bochs = machine_is_bochs(acpi);
     quirks.shutdown_port = bochs;
     quirks.apic_enable_is_final = bochs;
+    quirks.first_fetch_saves_old_rip = bochs;
     quirks.entry_overlooks_events = bochs;
     quirks.notices_interrupts_late = bochs;
 }

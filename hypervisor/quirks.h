@@ -7,8 +7,10 @@
 #include "acpi.h"
 
 struct quirks {
-    bool shutdown_port;           // the text "Shutdown" written to port 0x8900 ends the machine
-    bool apic_enable_is_final;    // IA32_APIC_BASE ignores every write once its enable bit was cleared
+    bool shutdown_port;             // the text "Shutdown" written to port 0x8900 ends the machine
+    bool apic_enable_is_final;      // IA32_APIC_BASE ignores every write once its enable bit was cleared
+    bool first_fetch_saves_old_rip; // an EPT violation of the first fetch of an exception handler saves the
+                                    // RIP of before the delivery
     bool entry_overlooks_events;  // VM entry does not look for an interrupt that is pending already
     bool notices_interrupts_late; // one that arrives while L2 runs may wait until L2 exits: so would what is
                                   // posted

@@ -88,6 +88,7 @@ void vcpu_create(struct cpu *cpu)
         .feature_control = FEATURE_CONTROL_LOCKED | FEATURE_CONTROL_VMX_OUTSIDE_SMX,
         .branch_predictor_barrier = has_branch_predictor_barrier(),
         .entry_overlooks_events = quirks.entry_overlooks_events,
+        .first_fetch_saves_old_rip = quirks.first_fetch_saves_old_rip,
     };
     const char *problem = nvmx_vcpu_init(&vcpu->nvmx, &config);
     if (problem != NULL)

@@ -133,6 +133,8 @@ static void violate(struct hw_cpu *cpu, uint64_t guest_physical, const struct ac
                                          .physical = guest_physical,
                                          .has_linear = request->has_linear,
                                          .linear = request->linear};
+    if (cpu->machine->config.saves_old_rip && cpu->handler_begins && request->access == ACCESS_EXECUTE)
+        cpu->r.rip = cpu->interrupted_rip;
     if (!convertible || !virtualization_exception(cpu, &violation))
         vm_exit(cpu, &violation);
 }

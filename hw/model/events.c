@@ -273,6 +273,9 @@ void event_deliver(struct hw_cpu *cpu, struct event event)
     struct gate gate;
     uint64_t stack;
     if (read_gate(cpu, &event, &gate) && choose_stack(cpu, &gate, &stack) &&
-        push_frame(cpu, &event, &stack, return_rip, flags))
+        push_frame(cpu, &event, &stack, return_rip, flags)) {
         enter_handler(cpu, &gate, stack);
+        cpu->handler_begins = event.type == EVENT_HARDWARE_EXCEPTION;
+        cpu->interrupted_rip = return_rip;
+    }
 }

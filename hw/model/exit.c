@@ -265,6 +265,7 @@ static void load_host_state(struct hw_cpu *cpu)
     cpu->mtf_pending = false;
     cpu->vectoring.valid = false;
     cpu->nmi_unblocked_by_iret = false;
+    cpu->handler_begins = false;
     cpu->vmx = VMX_ROOT;
     cpu->fetch_page = NO_ADDRESS;
     if ((r->cr4 & CR4_PAE) && !cpu_in_long_mode(cpu))

@@ -184,6 +184,8 @@ struct hw_cpu {
 
     struct event vectoring; // what is being delivered: for IDT-vectoring information and double faults
     bool nmi_unblocked_by_iret;
+    bool handler_begins; // nothing was executed since an exception's delivery, before which RIP was:
+    uint64_t interrupted_rip;
 
     uint8_t rvi, svi; // requesting and servicing virtual interrupt
     bool virtual_interrupt_recognized;

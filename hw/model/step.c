@@ -257,6 +257,7 @@ void instruction_retire(struct hw_cpu *cpu, const struct op *op)
     cpu->r.rflags &= ~RFLAGS_RF;
     cpu->blocking_sti = cpu->blocking_mov_ss = false;
     cpu->nmi_unblocked_by_iret = false;
+    cpu->handler_begins = false;
     if (cpu_has_primary(cpu, PRIMARY_MONITOR_TRAP_FLAG))
         cpu->mtf_pending = true;
 }

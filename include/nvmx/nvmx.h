@@ -109,7 +109,8 @@ struct nvmx_vcpu_config {
     // The processor has IA32_PRED_CMD.IBPB (CPUID.(EAX=7,ECX=0):EDX[26]). To the branch predictor L1 and L2
     // are one guest at one privilege level: only a barrier keeps what L2 trained from L1.
     bool branch_predictor_barrier;
-    bool entry_overlooks_events; // a quirk of the processor: overlooked.c
+    bool entry_overlooks_events;    // a quirk of the processor: overlooked.c
+    bool first_fetch_saves_old_rip; // another: ept_fault.c, mend_rip_of_fetch
 };
 
 // The parts of L1's MSR or I/O bitmap that L2 may use without an exit, learned from its exits (bitmaps.c).

@@ -230,6 +230,7 @@ void l0_add_vcpu(struct virtual_processor *p, const struct registers *start)
         .feature_control = FEATURE_CONTROL_LOCKED | FEATURE_CONTROL_VMX_OUTSIDE_SMX,
         .branch_predictor_barrier = true,
         .entry_overlooks_events = world->config.overlooks_events,
+        .first_fetch_saves_old_rip = world->config.saves_old_rip,
     };
     p->vcpu = malloc(sizeof(*p->vcpu));
     memset(p->vcpu, 0xa5, sizeof(*p->vcpu)); // "may hold anything before"

@@ -32,6 +32,34 @@ static const struct row {
 };
 #define ROW_COUNT (sizeof(rows) / sizeof(rows[0]))
 
+// The revision identifier that L1 is told is tied to the layout of a vmcs12 region: to this table, in its
+// order.
+static uint32_t revision_of(const struct row *row, size_t count)
+{
+    uint32_t sum = 0x504c54;
+    for (size_t i = 0; i < count; i++)
+        sum += (row[i].encoding + 1) * (2 * (uint32_t)i + 1) * 0x9e3779b1u;
+    return sum & 0x7fffffff;
+}
+
+static void the_revision_identifier_is_of_the_layout(void **state)
+{
+    (void)state;
+    static const struct nvmx_caps nothing;
+    struct nvmx_caps offered;
+    nvmx_caps_offer(&nothing, &offered);
+    uint32_t revision = (uint32_t)offered.msr[0];
+    assert_int_equal(revision, revision_of(rows, ROW_COUNT));
+    assert_true(revision != revision_of(rows, ROW_COUNT - 1)); // a field less
+    for (size_t i = 0; i + 1 < ROW_COUNT; i++) {
+        struct row other[ROW_COUNT];
+        memcpy(other, rows, sizeof(rows));
+        other[i] = rows[i + 1];
+        other[i + 1] = rows[i];
+        assert_true(revision != revision_of(other, ROW_COUNT));
+    }
+}
+
 static void fields_agree_with_their_encodings(void **state)
 {
     (void)state;
@@ -155,6 +183,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fields_agree_with_their_encodings),
+        cmocka_unit_test(the_revision_identifier_is_of_the_layout),
         cmocka_unit_test(encodings_are_unique_and_in_order),
         cmocka_unit_test(segments_lie_in_a_row),
         cmocka_unit_test(policies_fit_the_kind_of_field),
