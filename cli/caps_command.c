@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "bits.h"
+#include "caps_facts.h"
 #include "caps_input.h"
 #include "command.h"
 #include "say.h"
@@ -124,6 +125,23 @@ static void print_all(const struct caps_input *input)
     }
 }
 
+static void print_facts(const struct caps_input *input)
+{
+    if (input->unknown_facts != FACTS_ALL)
+        puts("\nCPUID");
+    for (unsigned fact = 0; fact < FACT_COUNT; fact++) {
+        uint64_t value = caps_fact_get(&input->caps, fact);
+        if ((input->unknown_facts >> fact & 1) != 0)
+            continue;
+        if (fact == FACT_COUNTERS)
+            printf("  %s: bits 0x%llx (%s)\n", caps_fact_name(fact), (unsigned long long)value,
+                   caps_fact_source(fact));
+        else
+            printf("  %s: %s (%s)\n", caps_fact_name(fact), value != 0 ? "yes" : "no",
+                   caps_fact_source(fact));
+    }
+}
+
 int caps_main(int argc, char **argv)
 {
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
@@ -145,5 +163,6 @@ int caps_main(int argc, char **argv)
         return STATUS_USAGE;
     }
     print_all(&input);
+    print_facts(&input);
     return STATUS_OK;
 }

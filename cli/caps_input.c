@@ -13,6 +13,7 @@
 #include <nvmx/controls.h>
 #include <nvmx/hw.h>
 
+#include "caps_facts.h"
 #include "names.h"
 #include "say.h"
 #include "source.h"
@@ -54,6 +55,9 @@ static void take_model(struct caps_input *input, const struct caps_model *model)
 {
     memcpy(input->caps.msr, model->msr, sizeof(input->caps.msr));
     memset(input->given, 1, sizeof(input->given));
+    input->caps.features = model->features;
+    input->caps.perf_global_ctrl = model->perf_global_ctrl;
+    input->unknown_facts = 0;
     input->physical_address_width = model->physical_address_width;
     input->width_given = true;
     input->any_linear_width = model == &caps_models[0];
@@ -65,6 +69,7 @@ static void begin_with_default(struct caps_input *input)
     take_model(input, model_get(CAPS_MODEL_DEFAULT));
     memset(input->given, 0, sizeof(input->given));
     input->width_given = false;
+    input->unknown_facts = FACTS_ALL;
 }
 
 // The MSR that a key names: IA32_VMX_BASIC, MSR_IA32_VMX_BASIC, VMX_BASIC or 0x480; CAPS_MSR_COUNT: none.
@@ -145,9 +150,18 @@ static bool take_line(struct caps_input *input, struct source *source, size_t st
     }
     if (strcasecmp(key, "MAXPHYADDR") == 0)
         return take_width(input, source, value, value_start);
+    unsigned fact = caps_fact_find(key);
+    if (fact < FACT_COUNT) {
+        caps_fact_set(&input->caps, fact, value);
+        input->unknown_facts &= ~(1u << fact);
+        return true;
+    }
     unsigned index = msr_find(key);
     if (index == CAPS_MSR_COUNT) {
-        source_error(source, key_start, "'%s' is no VMX capability MSR (nor MAXPHYADDR)", key);
+        source_error(source, key_start,
+                     "'%s' is no VMX capability MSR (nor MAXPHYADDR, SGX, RTM, BUS_LOCK_DETECTION, LAM or "
+                     "IA32_PERF_GLOBAL_CTRL)",
+                     key);
         return false;
     }
     if (input->given[index] && input->caps.msr[index] != value) {
@@ -248,6 +262,7 @@ bool caps_input_read_own(struct caps_input *input)
     else
         say_error("%s: this processor has no VT-x, or whoever runs this machine does not offer it", path);
     close(msr_file);
+    caps_facts_read_own(&input->caps);
     memset(input->given, 1, sizeof(input->given));
     input->physical_address_width = own_physical_address_width();
     input->width_given = true;

@@ -14,7 +14,8 @@ struct caps_input {
     char name[256];             // "model generic", or the file
     bool given[CAPS_MSR_COUNT]; // the rest is the model generic's
     bool width_given;
-    bool any_linear_width; // nobody says whether the processor has 5-level paging
+    unsigned unknown_facts; // bits of 1 << fact (caps_facts.h): nobody says; the caps have them
+    bool any_linear_width;  // nobody says whether the processor has 5-level paging
 };
 
 // One that stands for no processor: what the manual defines, all of it.
@@ -24,6 +25,8 @@ struct caps_model {
     const char *name, *what;
     uint64_t msr[CAPS_MSR_COUNT];
     unsigned physical_address_width;
+    uint32_t features;         // FEATURE_*
+    uint64_t perf_global_ctrl; // as in struct nvmx_caps
 };
 extern const struct caps_model caps_models[];
 extern const unsigned caps_model_count;

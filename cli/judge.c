@@ -41,6 +41,7 @@ void judge(struct judgement *judgement, const struct vmcs_text *vmcs, const stru
         .value = vmcs->value,
         .line = vmcs->line,
         .caps = &judged_by,
+        .unknown_facts = caps->unknown_facts,
         .physical_address_width = caps->physical_address_width,
         .mode = judgement->mode,
     };

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "bits.h"
+#include "caps_facts.h"
 #include "causes.h"
 #include "judge.h"
 
@@ -64,6 +65,11 @@ static struct json_object *unknown_to_json(const struct rule_outcome *outcome, e
     json_object_object_add(object, "missing", missing);
     json_object_object_add(object, "needs_memory", json_object_new_boolean(outcome->needs_memory));
     json_object_object_add(object, "needs_mode", json_object_new_boolean(outcome->needs_mode));
+    struct json_object *facts = json_object_new_array();
+    for (unsigned fact = 0; fact < FACT_COUNT; fact++)
+        if ((outcome->needs_facts >> fact & 1) != 0)
+            json_object_array_add(facts, json_object_new_string(caps_fact_name(fact)));
+    json_object_object_add(object, "needs_features", facts);
     return object;
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "bits.h"
+#include "caps_facts.h"
 #include "causes.h"
 #include "judge.h"
 
@@ -89,9 +90,15 @@ static void print_unknown(const struct judgement *judgement, bool all)
             printf("  %s depends on the mode of the processor that enters (--mode 64 or --mode 32)\n",
                    check_rules[i].id);
     }
+    for (enum check_index i = 0; i < CHECK_COUNT; i++)
+        for (unsigned fact = 0; fact < FACT_COUNT; fact++)
+            if ((judgement->outcome[i].needs_facts >> fact & 1) != 0)
+                printf("  %s depends on %s (%s; the file of --caps may have a line %s = VALUE)\n",
+                       check_rules[i].id, caps_fact_name(fact), caps_fact_source(fact), caps_fact_name(fact));
     for (enum check_index i = 0; all && i < CHECK_COUNT; i++) {
         const struct rule_outcome *outcome = &judgement->outcome[i];
-        if (outcome->state != RULE_UNKNOWN || outcome->needs_memory || outcome->needs_mode)
+        if (outcome->state != RULE_UNKNOWN || outcome->needs_memory || outcome->needs_mode ||
+            outcome->needs_facts != 0)
             continue;
         printf("  %s for want of", check_rules[i].id);
         for (unsigned field = 0; field < F_COUNT; field++)

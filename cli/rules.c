@@ -6,6 +6,8 @@
 
 #include <nvmx/nvmx.h>
 
+#include "caps_facts.h"
+
 static bool field_was_read[F_COUNT];
 static bool memory_was_read;
 
@@ -78,6 +80,24 @@ static struct check_context context_for(const struct rules_input *input, bool lo
     return context_make(&check);
 }
 
+// Those of the unknown facts without which the rule would be otherwise.
+static unsigned facts_that_decide(const struct rules_input *input, enum check_index index, bool broken)
+{
+    unsigned deciding = 0;
+    for (unsigned fact = 0; fact < FACT_COUNT; fact++) {
+        if ((input->unknown_facts >> fact & 1) == 0)
+            continue;
+        struct nvmx_caps without = *input->caps;
+        struct rules_input other = *input;
+        caps_fact_set(&without, fact, 0);
+        other.caps = &without;
+        const struct check_context c = context_for(&other, input->mode != RULES_MODE_32);
+        if (rule_is_broken(&c, index) != broken)
+            deciding |= 1u << fact;
+    }
+    return deciding;
+}
+
 static void rule_apply(const struct rules_input *input, enum check_index index, struct rule_outcome *outcome)
 {
     const struct check_context in_64 = context_for(input, true), in_32 = context_for(input, false);
@@ -88,6 +108,7 @@ static void rule_apply(const struct rules_input *input, enum check_index index, 
     bool broken = rule_is_broken(c, index);
     if (input->mode == RULES_MODE_UNKNOWN)
         outcome->needs_mode = rule_is_broken(&in_32, index) != broken;
+    outcome->needs_facts = facts_that_decide(input, index, broken);
     bool missing = false;
     for (unsigned field = 0; field < F_COUNT; field++) {
         outcome->missing[field] = field_was_read[field] && input->line[field] == 0;
@@ -95,7 +116,9 @@ static void rule_apply(const struct rules_input *input, enum check_index index, 
     }
     outcome->needs_memory = memory_was_read && !missing;
     outcome->needs_mode = outcome->needs_mode && !missing;
-    bool unknown = missing || outcome->needs_memory || outcome->needs_mode;
+    if (missing)
+        outcome->needs_facts = 0;
+    bool unknown = missing || outcome->needs_memory || outcome->needs_mode || outcome->needs_facts != 0;
     if (unknown) {
         outcome->state = RULE_UNKNOWN;
     } else if (broken) {

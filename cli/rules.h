@@ -16,6 +16,7 @@ struct rule_outcome {
     uint64_t value, legal; // as in struct check_broken; when broken
     bool needs_memory;     // unknown because the VMCS points to memory that decides
     bool needs_mode;       // unknown because the mode of the processor that enters decides
+    unsigned needs_facts;  // unknown because these facts of CPUID's are (bits of 1 << fact, caps_facts.h)
     bool missing[F_COUNT]; // unknown because these fields are
 };
 
@@ -25,6 +26,7 @@ struct rules_input {
     const uint64_t *value; // F_COUNT of them; 0 where unknown
     const unsigned *line;  // 0: unknown
     const struct nvmx_caps *caps;
+    unsigned unknown_facts; // `caps` has them, but nobody knows
     unsigned physical_address_width;
     enum rules_mode mode; // of the processor that executes VMLAUNCH: IA-32e mode, or not
 };

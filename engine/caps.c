@@ -13,6 +13,31 @@ void nvmx_caps_read(struct hw_cpu *cpu, struct nvmx_caps *hardware)
     for (unsigned i = 0; i < CAPS_MSR_COUNT; i++)
         if (!hw_rdmsr(cpu, CAPS_MSR_FIRST + i, &hardware->msr[i]))
             hardware->msr[i] = 0;
+    hardware->features = 0;
+    hardware->perf_global_ctrl = 0;
+}
+
+// Architectural Performance Monitoring: general-purpose counters in bits 31:0, fixed ones from 32 on, and bit
+// 48 for the metrics.
+static uint64_t caps_counters(const struct nvmx_cpuid_words *cpuid)
+{
+    uint32_t version = cpuid->leaf_a_eax & 0xff, count = cpuid->leaf_a_eax >> 8 & 0xff;
+    uint32_t fixed_count = cpuid->leaf_a_edx & 0x1f;
+    if (version < 2)
+        return 0;
+    uint64_t general = count >= 32 ? 0xffffffff : (1ull << count) - 1;
+    uint64_t fixed = ((1ull << fixed_count) - 1) | (version >= 5 ? cpuid->leaf_a_ecx : 0);
+    uint64_t metrics = (cpuid->perf_capabilities >> 15 & 1) << 48;
+    return general | (fixed & 0xffff) << 32 | metrics;
+}
+
+void nvmx_caps_take_cpuid(struct nvmx_caps *caps, const struct nvmx_cpuid_words *cpuid)
+{
+    caps->features = ((cpuid->leaf_7_ebx >> 2 & 1) != 0 ? FEATURE_SGX : 0) |
+                     ((cpuid->leaf_7_ebx >> 11 & 1) != 0 ? FEATURE_RTM : 0) |
+                     ((cpuid->leaf_7_ecx >> 24 & 1) != 0 ? FEATURE_BUS_LOCK_DETECTION : 0) |
+                     ((cpuid->leaf_7_1_eax >> 26 & 1) != 0 ? FEATURE_LAM : 0);
+    caps->perf_global_ctrl = caps_counters(cpuid);
 }
 
 #define BASIC_TRUE_CONTROLS (1ull << 55)
@@ -117,6 +142,7 @@ void nvmx_caps_offer(const struct nvmx_caps *hardware, struct nvmx_caps *offered
         0) // there is nothing to log
         allowed1[CAPS_SECONDARY] &= ~SECONDARY_ENABLE_PML;
     *offered = *hardware;
+    offered->features = 0;
     uint64_t basic = caps_msr(hardware, MSR_IA32_VMX_BASIC);
     // Our revision and a region of one page, write-back; bit 48 (32-bit addresses) stays 0. Bits 54 (INS/OUTS
     // information) and 55 (TRUE MSRs) are the processor's.

@@ -25,34 +25,42 @@ struct check_context {
 #define CHECK_SECONDARY(c)          ((c)->secondary)
 #endif
 
-#define V(name)                CHECK_FIELD(c, F_##name)
-#define PIN(control)           ((V(PIN_BASED_CONTROLS) & PIN_##control) != 0)
-#define PRIMARY(control)       ((V(PRIMARY_CONTROLS) & PRIMARY_##control) != 0)
-#define SECONDARY(control)     ((CHECK_SECONDARY(c) & SECONDARY_##control) != 0)
-#define EXIT(control)          ((V(VM_EXIT_CONTROLS) & EXIT_##control) != 0)
-#define ENTRY(control)         ((V(VM_ENTRY_CONTROLS) & ENTRY_##control) != 0)
-#define canonical(address)     (nearest_canonical(address) == (address))
-#define nearest_canonical(at)  sign_extend(at, c->linear_shift)
-#define INJECT_INFO            ((uint32_t)V(VM_ENTRY_INTERRUPTION_INFO))
-#define INJECT                 ((INJECT_INFO & INTERRUPTION_VALID) != 0)
-#define INJECT_TYPE            event_type(INJECT_INFO)
-#define INJECT_VECTOR          (INJECT_INFO & INTERRUPTION_VECTOR_MASK)
-#define INJECTS(type)          (INJECT && INJECT_TYPE == EVENT_##type)
-#define VM86                   ((V(GUEST_RFLAGS) & RFLAGS_VM) != 0)
-#define AR(segment)            (V(GUEST_##segment##_ACCESS_RIGHTS))
-#define TYPE(segment)          (AR(segment) & SEGMENT_TYPE_MASK)
-#define DPL(segment)           (AR(segment) >> SEGMENT_DPL_SHIFT & 3)
-#define USABLE(segment)        ((AR(segment) & SEGMENT_UNUSABLE) == 0)
-#define SEGMENT_RESERVED       0xfffe0f00ull
-#define RFLAGS_RESERVED        0xffffffffffc08028ull
-#define EFER_KNOWN             (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
-#define DEBUGCTL_KNOWN         0xffc3ull // the bits that IA32_DEBUGCTL defines
-#define DEBUGCTL_BTF           (1ull << 1)
-#define PENDING_DEBUG_BS       (1ull << 14)
-#define PDPTE_RESERVED         0x1e6ull
-#define PAE_PAGING             ((V(GUEST_CR0) & CR0_PG) != 0 && (V(GUEST_CR4) & CR4_PAE) != 0 && !ENTRY(IA32E_MODE_GUEST))
-#define EPTP_SWITCHING         (SECONDARY(ENABLE_VMFUNC) && (V(VM_FUNCTION_CONTROLS) & 1) != 0)
-#define PERF_GLOBAL_CTRL_KNOWN 0x70000000full // the bits of the counters that every processor has
+#define FEATURE(name)         ((c->caps->features & FEATURE_##name) != 0)
+#define V(name)               CHECK_FIELD(c, F_##name)
+#define PIN(control)          ((V(PIN_BASED_CONTROLS) & PIN_##control) != 0)
+#define PRIMARY(control)      ((V(PRIMARY_CONTROLS) & PRIMARY_##control) != 0)
+#define SECONDARY(control)    ((CHECK_SECONDARY(c) & SECONDARY_##control) != 0)
+#define EXIT(control)         ((V(VM_EXIT_CONTROLS) & EXIT_##control) != 0)
+#define ENTRY(control)        ((V(VM_ENTRY_CONTROLS) & ENTRY_##control) != 0)
+#define canonical(address)    (nearest_canonical(address) == (address))
+#define nearest_canonical(at) sign_extend(at, c->linear_shift)
+#define INJECT_INFO           ((uint32_t)V(VM_ENTRY_INTERRUPTION_INFO))
+#define INJECT                ((INJECT_INFO & INTERRUPTION_VALID) != 0)
+#define INJECT_TYPE           event_type(INJECT_INFO)
+#define INJECT_VECTOR         (INJECT_INFO & INTERRUPTION_VECTOR_MASK)
+#define INJECTS(type)         (INJECT && INJECT_TYPE == EVENT_##type)
+#define VM86                  ((V(GUEST_RFLAGS) & RFLAGS_VM) != 0)
+#define AR(segment)           (V(GUEST_##segment##_ACCESS_RIGHTS))
+#define TYPE(segment)         (AR(segment) & SEGMENT_TYPE_MASK)
+#define DPL(segment)          (AR(segment) >> SEGMENT_DPL_SHIFT & 3)
+#define USABLE(segment)       ((AR(segment) & SEGMENT_UNUSABLE) == 0)
+#define SEGMENT_RESERVED      0xfffe0f00ull
+#define RFLAGS_RESERVED       0xffffffffffc08028ull
+#define EFER_KNOWN            (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
+#define DEBUGCTL_KNOWN        check_debugctl_known(c->caps)
+#define DEBUGCTL_BTF          (1ull << 1)
+#define PENDING_DEBUG_BS      (1ull << 14)
+#define PENDING_DEBUG_ENABLED (1ull << 12) // a breakpoint was enabled
+#define PENDING_DEBUG_RTM     (1ull << 16)
+#define PENDING_DEBUG_KNOWN                                                                                  \
+    (0x500full | (FEATURE(BUS_LOCK_DETECTION) ? 1ull << 11 : 0) | (FEATURE(RTM) ? PENDING_DEBUG_RTM : 0))
+#define INTERRUPTIBILITY_ENCLAVE (1ull << 4)
+#define INTERRUPTIBILITY_KNOWN   (0xfull | (FEATURE(SGX) ? INTERRUPTIBILITY_ENCLAVE : 0))
+#define CR3_LAM                  (3ull << 61) // LAM_U57 and LAM_U48
+#define PDPTE_RESERVED           0x1e6ull
+#define PAE_PAGING               ((V(GUEST_CR0) & CR0_PG) != 0 && (V(GUEST_CR4) & CR4_PAE) != 0 && !ENTRY(IA32E_MODE_GUEST))
+#define EPTP_SWITCHING           (SECONDARY(ENABLE_VMFUNC) && (V(VM_FUNCTION_CONTROLS) & 1) != 0)
+#define PERF_GLOBAL_CTRL_KNOWN   c->caps->perf_global_ctrl
 
 #define BASIC_32BIT_ADDRESSES     (1ull << 48)
 #define BASIC_ANY_ERROR_CODE      (1ull << 56)
@@ -75,6 +83,17 @@ static bool allowed(const struct check_context *c, enum caps_word word, uint64_t
 static bool within(const struct check_context *c, uint64_t address)
 {
     return address >> c->physical_width == 0;
+}
+
+// CR3 has flags above the address where the processor has linear-address masking.
+static uint64_t cr3_flags(const struct check_context *c)
+{
+    return FEATURE(LAM) ? CR3_LAM : 0;
+}
+
+static bool cr3(const struct check_context *c, uint64_t value)
+{
+    return within(c, value) || within(c, value & ~cr3_flags(c));
 }
 
 static bool page(const struct check_context *c, uint64_t address)
@@ -176,6 +195,16 @@ static bool pending_debug_wrong(const struct check_context *c)
     bool bs = (V(GUEST_PENDING_DEBUG_EXCEPTIONS) & PENDING_DEBUG_BS) != 0;
     bool single_step = (V(GUEST_RFLAGS) & RFLAGS_TF) != 0 && (V(GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF) == 0;
     return bs != single_step;
+}
+
+// A debug exception in a transactional region is nothing but that.
+static bool pending_debug_rtm_wrong(const struct check_context *c)
+{
+    uint64_t pending = V(GUEST_PENDING_DEBUG_EXCEPTIONS);
+    if (!FEATURE(RTM) || (pending & PENDING_DEBUG_RTM) == 0)
+        return false;
+    return (pending & 0xffff) != PENDING_DEBUG_ENABLED ||
+           (V(GUEST_INTERRUPTIBILITY) & INTERRUPTIBILITY_MOV_SS) != 0;
 }
 
 static bool link_pointer(const struct check_context *c)

@@ -23,6 +23,19 @@ static void read_capabilities(void)
     if (msr[0] & BASIC_TRUE_CONTROLS)
         for (uint32_t i = MSR_IA32_VMX_TRUE_PINBASED_CTLS; i <= MSR_IA32_VMX_TRUE_ENTRY_CTLS; i++)
             msr[i - CAPS_MSR_FIRST] = x86_rdmsr(i);
+    uint32_t leaf_count = x86_cpuid(0, 0).eax;
+    struct nvmx_cpuid_words words = {0};
+    if (leaf_count >= 7) {
+        words.leaf_7_ebx = x86_cpuid(7, 0).ebx;
+        words.leaf_7_ecx = x86_cpuid(7, 0).ecx;
+        words.leaf_7_1_eax = x86_cpuid(7, 0).eax >= 1 ? x86_cpuid(7, 1).eax : 0;
+    }
+    if (leaf_count >= 10) {
+        words.leaf_a_eax = x86_cpuid(10, 0).eax;
+        words.leaf_a_ecx = x86_cpuid(10, 0).ecx;
+        words.leaf_a_edx = x86_cpuid(10, 0).edx;
+    }
+    nvmx_caps_take_cpuid(&judge.caps, &words);
     if (!l2_may_set(VMCS_PRIMARY_CONTROLS, PRIMARY_ACTIVATE_SECONDARY))
         return;
     msr[MSR_IA32_VMX_PROCBASED_CTLS2 - CAPS_MSR_FIRST] = x86_rdmsr(MSR_IA32_VMX_PROCBASED_CTLS2);

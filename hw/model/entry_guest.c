@@ -29,7 +29,7 @@ static const char *check_control_registers(struct hw_cpu *cpu)
         return "an IA-32e mode guest without CR0.PG and CR4.PAE";
     if (!ia32e && (cr4 & CR4_PCIDE))
         return "guest CR4.PCIDE outside IA-32e mode";
-    if (!fits_physical_width(cpu, vmcs_get(cpu, F_GUEST_CR3)))
+    if (!entry_fits_cr3(cpu, vmcs_get(cpu, F_GUEST_CR3)))
         return "guest CR3 is too wide";
     return NULL;
 }
@@ -37,7 +37,10 @@ static const char *check_control_registers(struct hw_cpu *cpu)
 static const char *check_msrs(struct hw_cpu *cpu)
 {
     if (cpu->c.entry & ENTRY_LOAD_DEBUG_CONTROLS) {
-        if (vmcs_get(cpu, F_GUEST_IA32_DEBUGCTL) & (~0xffc3ull | cpu->machine->processor->debugctl_missing))
+        const struct processor *processor = cpu->machine->processor;
+        uint64_t bus_lock = processor->vmx.features & FEATURE_BUS_LOCK_DETECTION ? 4 : 0;
+        uint64_t defined = (0xffc3ull | bus_lock) & ~(uint64_t)processor->debugctl_missing;
+        if (vmcs_get(cpu, F_GUEST_IA32_DEBUGCTL) & ~defined)
             return "guest IA32_DEBUGCTL has reserved bits set";
         if (vmcs_get(cpu, F_GUEST_DR7) >> 32)
             return "bits 63:32 of guest DR7 are not 0";
@@ -46,7 +49,7 @@ static const char *check_msrs(struct hw_cpu *cpu)
         !is_canonical(vmcs_get(cpu, F_GUEST_SYSENTER_EIP)))
         return "guest IA32_SYSENTER_ESP or IA32_SYSENTER_EIP is not canonical";
     if ((cpu->c.entry & ENTRY_LOAD_PERF_GLOBAL_CTRL) &&
-        (vmcs_get(cpu, F_GUEST_IA32_PERF_GLOBAL_CTRL) & ~0x70000000full))
+        (vmcs_get(cpu, F_GUEST_IA32_PERF_GLOBAL_CTRL) & ~cpu->machine->processor->vmx.perf_global_ctrl))
         return "guest IA32_PERF_GLOBAL_CTRL has reserved bits set";
     if ((cpu->c.entry & ENTRY_LOAD_PAT) && !pat_is_valid(vmcs_get(cpu, F_GUEST_IA32_PAT)))
         return "guest IA32_PAT holds a type that does not exist";
@@ -324,8 +327,10 @@ static const char *check_interruptibility(struct hw_cpu *cpu)
     bool sti = blocking & INTERRUPTIBILITY_STI, mov_ss = blocking & INTERRUPTIBILITY_MOV_SS;
     if (blocking & ~0x1full)
         return "reserved bits of the interruptibility state are not 0";
-    if (blocking & 0x10)
-        return "the interruptibility state says enclave interruption";
+    if ((blocking & 0x10) && !(cpu->machine->processor->vmx.features & FEATURE_SGX))
+        return "the interruptibility state says enclave interruption, without SGX";
+    if ((blocking & 0x10) && mov_ss)
+        return "enclave interruption, and blocking by MOV SS";
     if (sti && mov_ss)
         return "blocking by STI and by MOV SS at once";
     if (sti && !(flags & RFLAGS_IF))
@@ -347,8 +352,20 @@ static const char *check_pending_debug(struct hw_cpu *cpu)
 {
     uint64_t pending = vmcs_get(cpu, F_GUEST_PENDING_DEBUG_EXCEPTIONS);
     uint64_t blocking = vmcs_get(cpu, F_GUEST_INTERRUPTIBILITY);
-    if (pending & ~(0xfull | 1ull << 12 | 1ull << 14)) // B3:0, enabled breakpoint, BS (there is no RTM)
+    uint64_t features = cpu->machine->processor->vmx.features;
+    uint64_t may = 0xfull | 1ull << 12 | 1ull << 14; // B3:0, enabled breakpoint, BS
+    if (features & FEATURE_BUS_LOCK_DETECTION)
+        may |= 1ull << 11;
+    if (features & FEATURE_RTM)
+        may |= 1ull << 16;
+    if (pending & ~may)
         return "reserved bits of the pending debug exceptions are not 0";
+    if (pending >> 16 & 1) {
+        if (!(pending >> 12 & 1) || (pending & 0xefff))
+            return "pending debug exceptions: RTM with others, or without an enabled breakpoint";
+        if (blocking & INTERRUPTIBILITY_MOV_SS)
+            return "pending debug exceptions: RTM while blocking by MOV SS";
+    }
     if ((blocking & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)) ||
         vmcs_get(cpu, F_GUEST_ACTIVITY_STATE) == ACTIVITY_HLT) {
         bool step = (vmcs_get(cpu, F_GUEST_RFLAGS) & RFLAGS_TF) &&

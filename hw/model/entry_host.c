@@ -25,6 +25,14 @@ const char *entry_check_cr4(const struct hw_cpu *cpu, uint64_t cr4)
     return NULL;
 }
 
+// The two flags of linear-address masking for user pointers are bits 61 and 62.
+bool entry_fits_cr3(const struct hw_cpu *cpu, uint64_t cr3)
+{
+    if (cpu->machine->processor->vmx.features & FEATURE_LAM)
+        cr3 &= ~0x6000000000000000ull;
+    return fits_physical_width(cpu, cr3);
+}
+
 static const char *check_registers(struct hw_cpu *cpu)
 {
     if (entry_check_cr0(cpu, vmcs_get(cpu, F_HOST_CR0), false) != NULL)
@@ -33,13 +41,13 @@ static const char *check_registers(struct hw_cpu *cpu)
         return "host CR4 has a bit that is not as VMX operation fixes it";
     if ((vmcs_get(cpu, F_HOST_CR4) & CR4_CET) && !(vmcs_get(cpu, F_HOST_CR0) & CR0_WP))
         return "host CR4.CET without CR0.WP";
-    if (!fits_physical_width(cpu, vmcs_get(cpu, F_HOST_CR3)))
+    if (!entry_fits_cr3(cpu, vmcs_get(cpu, F_HOST_CR3)))
         return "host CR3 is too wide";
     if (!is_canonical(vmcs_get(cpu, F_HOST_SYSENTER_ESP)) ||
         !is_canonical(vmcs_get(cpu, F_HOST_SYSENTER_EIP)))
         return "host IA32_SYSENTER_ESP or IA32_SYSENTER_EIP is not canonical";
     if ((cpu->c.exit & EXIT_LOAD_PERF_GLOBAL_CTRL) &&
-        (vmcs_get(cpu, F_HOST_IA32_PERF_GLOBAL_CTRL) & ~0x70000000full))
+        (vmcs_get(cpu, F_HOST_IA32_PERF_GLOBAL_CTRL) & ~cpu->machine->processor->vmx.perf_global_ctrl))
         return "host IA32_PERF_GLOBAL_CTRL has reserved bits set";
     if ((cpu->c.exit & EXIT_LOAD_PAT) && !pat_is_valid(vmcs_get(cpu, F_HOST_IA32_PAT)))
         return "host IA32_PAT holds a type that does not exist";

@@ -403,6 +403,7 @@ void controls_read(struct hw_cpu *cpu);
 const char *entry_check_controls(struct hw_cpu *cpu);
 const char *entry_check_host(struct hw_cpu *cpu);
 const char *entry_check_guest(struct hw_cpu *cpu, uint64_t *qualification);
+bool entry_fits_cr3(const struct hw_cpu *cpu, uint64_t cr3);
 const char *entry_check_cr0(const struct hw_cpu *cpu, uint64_t cr0, bool unrestricted);
 const char *entry_check_cr4(const struct hw_cpu *cpu, uint64_t cr4);
 

@@ -81,6 +81,12 @@ size_t check_describe(const struct check_broken *broken, char *text, size_t size
 // The manual's words for a field: "guest TR access rights". As above.
 size_t check_field_words(enum vmcs_field field, char *text, size_t size);
 
+// The bits that IA32_DEBUGCTL defines; bus-lock detection is one where the processor has it.
+static inline uint64_t check_debugctl_known(const struct nvmx_caps *caps)
+{
+    return 0xffc3u | ((caps->features & FEATURE_BUS_LOCK_DETECTION) != 0 ? 1u << 2 : 0);
+}
+
 // Is the value an EPT pointer that VM entry and INVEPT accept?
 bool check_ept_pointer(const struct nvmx_caps *caps, uint64_t physical_address_width, uint64_t ept_pointer);
 

@@ -32,6 +32,7 @@ enum base { LONG, PROTECTED, PAE, VM86, REAL, COMPATIBILITY, BASE_COUNT };
 #define TOO_WIDE       (1ull << w->physical_width)
 #define TOP_PAGE       (TOO_WIDE - PAGE_SIZE)
 #define MAY(word, bit) ((nvmx_caps_allowed1(w->caps, CAPS_##word) & (bit)) != 0)
+#define HAS(name)      ((w->caps->features & FEATURE_##name) != 0)
 #define CAP(name)      (w->caps->msr[MSR_IA32_VMX_##name - CAPS_MSR_FIRST])
 // The boundary where nothing of it is used, and a value nearby where it is.
 #define EDGE(boundary, usable) (w->mode == PAIR_DIRECT ? (boundary) : (usable))

@@ -42,6 +42,8 @@ static void processors_define(void)
     future[MSR_IA32_VMX_CR4_FIXED1 - CAPS_MSR_FIRST] |= CR4_CET;
     future[MSR_IA32_VMX_MISC - CAPS_MSR_FIRST] &= ~MISC_INJECT_LENGTH_0;
     judged_future.processor.physical_address_width = 52;
+    judged_future.processor.vmx.features = FEATURE_ALL;
+    judged_future.processor.vmx.perf_global_ctrl = 0xf000000ff;
     judged_offered.processor = processor_rich;
     nvmx_caps_offer(&processor_rich.vmx, &judged_offered.processor.vmx);
 }

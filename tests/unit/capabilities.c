@@ -32,6 +32,43 @@ static void the_processors_capabilities_are_read(void **state)
     }
 }
 
+// Performance counters: 31:0 general-purpose, from 32 on fixed, 48 metrics.
+static void features_are_those_of_cpuid(void **state)
+{
+    (void)state;
+    struct nvmx_caps caps = {.features = FEATURE_ALL, .perf_global_ctrl = ~0ull};
+    nvmx_caps_take_cpuid(&caps, &(struct nvmx_cpuid_words){0});
+    assert_int_equal(caps.features, 0);
+    assert_int_equal(caps.perf_global_ctrl, 0);
+    nvmx_caps_take_cpuid(&caps, &(struct nvmx_cpuid_words){.leaf_7_ebx = 1u << 2, .leaf_a_eax = 0x0401});
+    assert_int_equal(caps.features, FEATURE_SGX);
+    assert_int_equal(caps.perf_global_ctrl, 0); // version 1 has no such MSR
+    nvmx_caps_take_cpuid(
+        &caps, &(struct nvmx_cpuid_words){.leaf_7_ebx = 1u << 11, .leaf_a_eax = 0x0804, .leaf_a_edx = 3});
+    assert_int_equal(caps.features, FEATURE_RTM);
+    assert_int_equal(caps.perf_global_ctrl, 0x7000000ff);
+    nvmx_caps_take_cpuid(
+        &caps, &(struct nvmx_cpuid_words){.leaf_7_ecx = 1u << 24, .leaf_a_eax = 0x2005, .leaf_a_ecx = 8});
+    assert_int_equal(caps.features, FEATURE_BUS_LOCK_DETECTION);
+    assert_int_equal(caps.perf_global_ctrl, 0x8ffffffff);
+    nvmx_caps_take_cpuid(&caps, &(struct nvmx_cpuid_words){.leaf_7_1_eax = 1u << 26,
+                                                           .leaf_a_eax = 0x0405,
+                                                           .leaf_a_edx = 4,
+                                                           .perf_capabilities = 1u << 15});
+    assert_int_equal(caps.features, FEATURE_LAM);
+    assert_int_equal(caps.perf_global_ctrl, 0x1000f0000000f);
+}
+
+// L0 understands none of them.
+static void no_feature_is_offered(void **state)
+{
+    (void)state;
+    struct nvmx_caps hardware = processor_rich.vmx, offered;
+    hardware.features = FEATURE_ALL;
+    nvmx_caps_offer(&hardware, &offered);
+    assert_int_equal(offered.features, 0);
+}
+
 static void l0_says_what_it_misses(void **state)
 {
     (void)state;
@@ -191,6 +228,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_processors_capabilities_are_read),
+        cmocka_unit_test(features_are_those_of_cpuid),
+        cmocka_unit_test(no_feature_is_offered),
         cmocka_unit_test(l0_says_what_it_misses),
         cmocka_unit_test(nothing_is_offered_that_is_not_there),
         cmocka_unit_test(plain_and_true_msrs_agree),
