@@ -2,7 +2,9 @@
 // Manual: chapter Advanced Programmable Interrupt Controller (APIC).
 #include "apic.h"
 
+#include "cpu.h"
 #include "direct_map.h"
+#include "relocate.h"
 
 #include <nvmx/controls.h>
 #include <silicon/x86.h>
@@ -22,9 +24,21 @@ static bool is_x2apic(void)
     return (base_msr() & APIC_BASE_X2APIC) != 0;
 }
 
+// L1 may move the registers to any page, so each processor has a window that follows. Before the bootstrap
+// processor has one, nobody has moved them, and no other processor runs.
+static bool windows_are_used;
+
 static volatile uint32_t *xapic_register(uint32_t offset)
 {
+    if (windows_are_used)
+        return (volatile uint32_t *)(relocate_apic_window(cpu_this()->index) + offset);
     return direct_map((base_msr() & APIC_BASE_ADDRESS) + offset);
+}
+
+void apic_follow(uint32_t cpu_index)
+{
+    relocate_apic_window_map(cpu_index, base_msr() & APIC_BASE_ADDRESS);
+    windows_are_used = true;
 }
 
 uint32_t apic_read(uint32_t offset)

@@ -62,6 +62,10 @@ uint32_t apic_read(uint32_t offset);
 void apic_write(uint32_t offset, uint32_t value);
 void apic_send(uint32_t destination, uint32_t command); // the ICR's halves
 
+// The registers of the calling processor, number cpu_index, are where its IA32_APIC_BASE says: to be called
+// when L0 has its own page tables, by each processor before it uses them, and when L1 moves them.
+void apic_follow(uint32_t cpu_index);
+
 void apic_enable(void); // firmware may have left it disabled
 uint32_t apic_id(void);
 bool apic_interrupt_is_due(void); // one would be delivered if RFLAGS.IF were 1

@@ -32,18 +32,18 @@ void port_memory_set(const struct memory_map *map)
     }
 }
 
-static bool is_l1_ram(uint64_t start, size_t size)
+// Where this processor has its local APIC's registers there is no RAM for it, wherever L1 has moved them.
+static bool is_l1_ram(const struct nvmx_vcpu *vcpu, uint64_t start, size_t size)
 {
-    uint64_t end = start + size;
-    if (end < start)
+    uint64_t end = start + size, apic = ((const struct vcpu *)vcpu)->apic_base & APIC_BASE_ADDRESS;
+    if (end < start || (start < apic + PAGE_SIZE && end > apic))
         return false;
     return (start >= main_start && end <= main_end) || memory_map_is_ram(l1_memory, start, end);
 }
 
 bool port_l1_read(struct nvmx_vcpu *vcpu, l1pa_t from, void *to, size_t size)
 {
-    (void)vcpu;
-    if (!is_l1_ram(from.value, size))
+    if (!is_l1_ram(vcpu, from.value, size))
         return false;
     memcpy(to, direct_map(from.value), size);
     return true;
@@ -51,8 +51,7 @@ bool port_l1_read(struct nvmx_vcpu *vcpu, l1pa_t from, void *to, size_t size)
 
 bool port_l1_write(struct nvmx_vcpu *vcpu, l1pa_t to, const void *from, size_t size)
 {
-    (void)vcpu;
-    if (!is_l1_ram(to.value, size))
+    if (!is_l1_ram(vcpu, to.value, size))
         return false;
     memcpy(direct_map(to.value), from, size);
     return true;
@@ -61,8 +60,7 @@ bool port_l1_write(struct nvmx_vcpu *vcpu, l1pa_t to, const void *from, size_t s
 bool port_l1_compare_exchange(struct nvmx_vcpu *vcpu, l1pa_t at, uint64_t expected, uint64_t desired,
                               uint64_t *word)
 {
-    (void)vcpu;
-    if (!is_l1_ram(at.value, sizeof(uint64_t)))
+    if (!is_l1_ram(vcpu, at.value, sizeof(uint64_t)))
         return false;
     *word = expected;
     __atomic_compare_exchange_n((uint64_t *)direct_map(at.value), word, desired, false, __ATOMIC_SEQ_CST,

@@ -9,12 +9,16 @@
 #include <nvmx/controls.h>
 #include <silicon/x86.h>
 
-#define PTE_PRESENT  (1ull << 0)
-#define PTE_WRITABLE (1ull << 1)
-#define PTE_LARGE    (1ull << 7)
-#define PTE_NO_EXEC  (1ull << 63)
-#define PTE_ADDRESS  0x000ffffffffff000ull
-#define ENTRIES      512
+#define PTE_PRESENT       (1ull << 0)
+#define PTE_WRITABLE      (1ull << 1)
+#define PTE_WRITE_THROUGH (1ull << 3)
+#define PTE_CACHE_DISABLE (1ull << 4)
+#define PTE_LARGE         (1ull << 7)
+#define PTE_NO_EXEC       (1ull << 63)
+#define PTE_ADDRESS       0x000ffffffffff000ull
+#define ENTRIES           512
+
+#define APIC_WINDOWS 0xffffc00000000000ull // a page for each processor, and nothing else there
 
 #define LEVEL_SHIFT(level) (12 + 9 * ((level)-1)) // level 1: page table
 
@@ -72,6 +76,19 @@ static void build_image_map(void)
     }
 }
 
+uint64_t relocate_apic_window(uint32_t cpu_index)
+{
+    return APIC_WINDOWS + cpu_index * PAGE_SIZE;
+}
+
+void relocate_apic_window_map(uint32_t cpu_index, uint64_t physical)
+{
+    uint64_t window = relocate_apic_window(cpu_index);
+    *entry_at(root, window, 1) =
+        physical | PTE_PRESENT | PTE_WRITABLE | PTE_WRITE_THROUGH | PTE_CACHE_DISABLE | no_execute;
+    x86_invlpg(window);
+}
+
 void relocate_image(uint64_t memory_end)
 {
     if ((x86_cpuid(0x80000001, 0).edx >> 20 & 1) != 0) {
@@ -81,6 +98,7 @@ void relocate_image(uint64_t memory_end)
     root = reserve_allocate(PAGE_SIZE);
     build_direct_map(memory_end);
     build_image_map();
+    entry_at(root, APIC_WINDOWS, 1); // makes the tables above it: ACPI_CPU_MAX windows are within one
     boot_relocate(direct_map(reserve_start()), image_start, relocate_image_size(), relocate_cr3());
 }
 

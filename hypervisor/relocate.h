@@ -14,6 +14,11 @@ void relocate_image(uint64_t memory_end);
 // L0's page tables; below 4 GiB.
 uint64_t relocate_cr3(void);
 
+// Where processor number cpu_index (below ACPI_CPU_MAX) sees the page that relocate_apic_window_map has put
+// there, uncached. Another processor's window is not to be used: its translation may be stale.
+uint64_t relocate_apic_window(uint32_t cpu_index);
+void relocate_apic_window_map(uint32_t cpu_index, uint64_t physical);
+
 // Page tables like L0's that also map the page at `physical` (below 1 GiB) where it is, executable: for
 // processors on their way into 64-bit mode.
 uint64_t relocate_trampoline_cr3(uint64_t physical);

@@ -177,6 +177,11 @@ static inline void x86_wbinvd(void)
 {
     __asm__ volatile("wbinvd" : : : "memory");
 }
+static inline void x86_invlpg(uint64_t linear)
+{
+    __asm__ volatile("invlpg (%0)" : : "r"(linear) : "memory");
+}
+
 static inline void x86_pause(void)
 {
     __asm__ volatile("pause" : : : "memory");
