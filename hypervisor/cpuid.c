@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: MIT
-// L1's CPUID: the processor's answer, as far as it is true of L1, and L0's own leaves. The most frequent exit
-// of many an L1, so there is nothing here that a leaf does not need.
+// L1's CPUID: the processor's answer, as far as L1 is offered it (cpuid.def), and L0's own leaves. The most
+// frequent exit of many an L1, so there is nothing here that a leaf does not need.
 #include "cpuid.h"
 
 #include "string.h"
+#include "xstate.h"
 
 #include <silicon/x86.h>
 
 #define LEAF_FEATURES        1u
+#define LEAF_MORE_FEATURES   7u
+#define LEAF_XSAVE           0xdu
 #define LEAF_ADDRESS_SIZES   0x80000008u
 #define HYPERVISOR_RANGE_END 0x40010000u
 #define INTERFACE_VERSION    1u
 
-#define FEATURES_ECX_SMX        (1u << 6)
 #define FEATURES_ECX_HYPERVISOR (1u << 31)
+#define XSAVE_FEATURES          0x1fu // XSAVEOPT, XSAVEC, XGETBV with ECX = 1, XSAVES, XFD
+#define LINEAR_WIDTH_MAX        48u
 
 static uint32_t hypervisor_range = HYPERVISOR_RANGE_END - CPUID_HYPERVISOR_FIRST; // 0: hidden
 static bool announced;
@@ -113,19 +117,123 @@ static struct nvmx_cpuid hypervisor_leaf(const struct vcpu *vcpu, uint32_t leaf,
     return result;
 }
 
-static struct nvmx_cpuid processor_leaf(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf)
+// What L1 is offered of a leaf: cpuid.def.
+#define SUBLEAVES_MAX 3u
+struct leaf_offer {
+    uint8_t subleaves; // 0: it has none; ANY: all are alike
+    uint32_t mask[SUBLEAVES_MAX][4];
+};
+
+enum cpuid_register { EAX, EBX, ECX, EDX };
+enum cpuid_policy { HIDDEN, OFFERED, OWN };
+#define ANY            0xffu
+#define BITS           0u
+#define EXTENDED_FIRST 0x80000000u
+#define BASIC_COUNT    0x25u
+#define EXTENDED_COUNT 9u
+
+static struct leaf_offer basic[BASIC_COUNT], extended[EXTENDED_COUNT];
+static uint32_t highest_basic;
+
+static struct leaf_offer *offer_of(uint32_t leaf)
 {
-    struct x86_cpuid processor = x86_cpuid(leaf, subleaf);
-    struct nvmx_cpuid result = {processor.eax, processor.ebx, processor.ecx, processor.edx};
-    nvmx_cpuid_adjust(&vcpu->nvmx, leaf, subleaf, &result);
-    if (leaf == LEAF_FEATURES) {
+    return leaf >= EXTENDED_FIRST ? &extended[leaf - EXTENDED_FIRST] : &basic[leaf];
+}
+
+void cpuid_init(void)
+{
+#define CPUID_LEAF(leaf, subleaves_, eax, ebx, ecx, edx, text)                                               \
+    *offer_of(leaf) = (struct leaf_offer){.subleaves = (subleaves_), .mask[0] = {eax, ebx, ecx, edx}};
+#define CPUID_BIT(leaf, subleaf, register, bit, name, policy, text)                                          \
+    offer_of(leaf)->mask[subleaf][register] |= (policy) == HIDDEN ? 0 : 1u << (bit);
+#include "cpuid.def"
+#undef CPUID_LEAF
+#undef CPUID_BIT
+    uint32_t highest = x86_cpuid(0, 0).eax;
+    highest_basic = highest < BASIC_COUNT ? highest : BASIC_COUNT - 1;
+}
+
+static uint32_t lower(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+// Bytes that all state components of `components` take in the standard form.
+static uint32_t xsave_size(uint64_t components)
+{
+    uint32_t size = 576; // legacy region and header
+    for (uint32_t i = 2; i < 63; i++) {
+        if ((components >> i & 1) == 0)
+            continue;
+        struct x86_cpuid component = x86_cpuid(LEAF_XSAVE, i);
+        if (component.ebx + component.eax > size)
+            size = component.ebx + component.eax;
+    }
+    return size;
+}
+
+static void adjust_xsave(uint32_t subleaf, struct nvmx_cpuid *result)
+{
+    uint64_t xcr0 = xstate_offered(XSTATE_XCR0), xss = xstate_offered(XSTATE_XSS);
+    if (subleaf == 0) {
+        uint64_t all = (uint64_t)result->edx << 32 | result->eax;
+        if ((all & ~xcr0) != 0)
+            result->ecx = xsave_size(all & xcr0);
+        result->eax &= low(xcr0);
+        result->edx &= high(xcr0);
+    } else if (subleaf == 1) {
+        result->eax &= XSAVE_FEATURES;
+        result->ecx &= low(xss);
+        result->edx &= high(xss);
+    } else if (subleaf >= 63 || ((xcr0 | xss) >> subleaf & 1) == 0) {
+        *result = (struct nvmx_cpuid){0};
+    }
+}
+
+static void adjust(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, struct nvmx_cpuid *result)
+{
+    nvmx_cpuid_adjust(&vcpu->nvmx, leaf, subleaf, result);
+    switch (leaf) {
+    case 0:
+        result->eax = highest_basic;
+        break;
+    case LEAF_FEATURES:
         // Otherwise the bit is the processor's: an L1 that finds it takes other ways than on a bare machine.
         if (announced)
-            result.ecx |= FEATURES_ECX_HYPERVISOR;
-        result.ecx &= ~FEATURES_ECX_SMX; // GETSEC is not for L1
-    } else if (leaf == LEAF_ADDRESS_SIZES) {
-        result.eax = (result.eax & ~0xffu) | (uint32_t)vcpu->nvmx.config.l1_physical_address_width;
+            result->ecx |= FEATURES_ECX_HYPERVISOR;
+        break;
+    case LEAF_MORE_FEATURES:
+        if (subleaf == 0)
+            result->eax = lower(x86_cpuid(leaf, 0).eax, SUBLEAVES_MAX - 1);
+        break;
+    case LEAF_XSAVE:
+        adjust_xsave(subleaf, result);
+        break;
+    case EXTENDED_FIRST:
+        result->eax = lower(result->eax, EXTENDED_FIRST + EXTENDED_COUNT - 1);
+        break;
+    case LEAF_ADDRESS_SIZES:
+        result->eax = (result->eax & 0xff0000) | lower(result->eax >> 8 & 0xff, LINEAR_WIDTH_MAX) << 8 |
+                      (uint32_t)vcpu->nvmx.config.l1_physical_address_width;
+        break;
+    default:
+        break;
     }
+}
+
+static struct nvmx_cpuid processor_leaf(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf)
+{
+    if (leaf - EXTENDED_FIRST >= EXTENDED_COUNT && leaf > highest_basic)
+        leaf = highest_basic; // the manual: what is beyond the highest leaves is as the highest basic one
+    const struct leaf_offer *offer = offer_of(leaf);
+    bool has_subleaves = offer->subleaves != 0 && offer->subleaves != ANY;
+    if (has_subleaves && subleaf >= offer->subleaves)
+        return (struct nvmx_cpuid){0};
+    const uint32_t *mask = offer->mask[has_subleaves ? subleaf : 0];
+    struct x86_cpuid processor = x86_cpuid(leaf, subleaf);
+    struct nvmx_cpuid result = {processor.eax & mask[EAX], processor.ebx & mask[EBX],
+                                processor.ecx & mask[ECX], processor.edx & mask[EDX]};
+    adjust(vcpu, leaf, subleaf, &result);
     return result;
 }
 

@@ -18,6 +18,8 @@
 // hypervisor-present bit). False: there is no such way.
 bool cpuid_select(const char *name);
 
+void cpuid_init(void); // once, before L1 runs
+
 void cpuid_handle_exit(struct vcpu *vcpu);
 
 #endif

@@ -9,6 +9,7 @@
 #include "msr.h"
 #include "panic.h"
 #include "stop.h"
+#include "xstate.h"
 
 #include <silicon/x86.h>
 
@@ -114,7 +115,8 @@ static void handle_xsetbv(struct vcpu *vcpu)
 {
     const uint64_t *gpr = vcpu->nvmx.regs.gpr;
     uint64_t value = gpr[GPR_RDX] << 32 | (uint32_t)gpr[GPR_RAX];
-    if (silicon_xsetbv((uint32_t)gpr[GPR_RCX], value))
+    bool is_offered = (value & ~xstate_offered(XSTATE_XCR0)) == 0;
+    if (is_offered && silicon_xsetbv((uint32_t)gpr[GPR_RCX], value))
         nvmx_skip_instruction(&vcpu->nvmx);
     else
         raise_gp(vcpu);

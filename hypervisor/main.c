@@ -119,6 +119,7 @@ static void application_processor(struct cpu *cpu)
     x86_write_cr3(relocate_cr3());
     cpu_init(cpu);
     apic_enable();
+    apic_follow(cpu->index);
     const char *problem = enter_vmx_operation(cpu);
     if (problem != NULL)
         problem_of_other = problem;
@@ -200,7 +201,9 @@ static _Noreturn void run_relocated(const struct memory_range *taken, uint32_t t
         stop_refuse("ACPI's MADT does not list the processor that L0 started on (APIC ID %u)", own_id);
     self->stack_top = boot_stack_end; // it stays on the stack that it has
     cpu_init(self);
+    apic_follow(self->index);
     offer_capabilities();
+    cpuid_init();
 
     mtrr_read();
     ept01_build(&hardware);

@@ -1,133 +1,164 @@
 // SPDX-License-Identifier: MIT
+// L1's RDMSR and WRMSR, by the rows of msr.def.
 #include "msr.h"
 
 #include "apic.h"
 #include "direct_map.h"
-#include "quirks.h"
+#include "log.h"
+#include "msr_emulate.h"
 #include "reserve.h"
 #include "x2apic.h"
 
 #include <silicon/x86.h>
 
-#define MSR_IA32_BIOS_UPDT_TRIG 0x79u
-
-#define CPUID_1_ECX_X2APIC (1u << 21)
-
 // MSR-Bitmap Address: reads of low and high MSRs, then writes, 1 KByte each.
 #define BITMAP_READ  0u
 #define BITMAP_WRITE 2048u
+#define BITMAP_HIGH  1024u
+#define RANGE_SIZE   0x2000u
+#define HIGH_FIRST   0xc0000000u
 
-static void set_bit(l0pa_t bitmap, uint32_t direction, uint32_t msr, bool intercept) // low MSRs: 0 to 0x1fff
+enum msr_policy { PASS, IN_VMCS, MASK, EMULATE, IGNORE, REFUSE, HIDE };
+
+struct msr_row {
+    uint32_t first, last;
+    uint8_t read, write; // enum msr_policy
+    uint32_t mask;
+};
+
+static const struct msr_row rows[] = {
+#define MSR(first, last, name, read, write, mask, text) {first, last, read, write, mask},
+#include "msr.def"
+#undef MSR
+};
+#define ROW_COUNT (sizeof(rows) / sizeof(rows[0]))
+
+// NULL: L0 does not know it.
+static const struct msr_row *row_of(uint32_t msr)
 {
-    uint8_t *byte = (uint8_t *)direct_map(bitmap.value) + direction + msr / 8;
-    uint8_t bit = (uint8_t)(1u << msr % 8);
-    *byte = intercept ? *byte | bit : *byte & (uint8_t)~bit;
+    size_t low = 0, high = ROW_COUNT;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (msr > rows[middle].last)
+            low = middle + 1;
+        else if (msr < rows[middle].first)
+            high = middle;
+        else
+            return &rows[middle];
+    }
+    return NULL;
 }
 
-static void set_range(l0pa_t bitmap, uint32_t first, uint32_t last, bool intercept)
+// In a bitmap of 8192 bits for each range. false: outside the ranges, which always exits.
+static bool bit_of(uint32_t msr, uint32_t *bit)
+{
+    bool is_high = msr >= HIGH_FIRST;
+    *bit = is_high ? msr - HIGH_FIRST + BITMAP_HIGH * 8 : msr;
+    return is_high ? msr - HIGH_FIRST < RANGE_SIZE : msr < RANGE_SIZE;
+}
+
+static void set_range(l0pa_t bitmap, uint32_t direction, uint32_t first, uint32_t last, bool intercept)
 {
     for (uint32_t msr = first; msr <= last; msr++) {
-        set_bit(bitmap, BITMAP_READ, msr, intercept);
-        set_bit(bitmap, BITMAP_WRITE, msr, intercept);
+        uint32_t bit;
+        bit_of(msr, &bit);
+        uint8_t *byte = (uint8_t *)direct_map(bitmap.value) + direction + bit / 8;
+        *byte = (uint8_t)(intercept ? *byte | 1u << bit % 8 : *byte & ~(1u << bit % 8));
     }
 }
 
+static bool needs_no_exit(uint8_t policy)
+{
+    return policy == PASS || policy == IN_VMCS;
+}
+
+// Reads pass but for those with a row that says otherwise; writes exit but for those with a row.
 l0pa_t msr_bitmap_create(void)
 {
     l0pa_t bitmap = reserve_allocate_pages(1);
-    set_range(bitmap, MSR_IA32_APIC_BASE, MSR_IA32_APIC_BASE, true);
-    set_range(bitmap, MSR_IA32_FEATURE_CONTROL, MSR_IA32_FEATURE_CONTROL, true);
-    set_range(bitmap, CAPS_MSR_FIRST, CAPS_MSR_FIRST + CAPS_MSR_COUNT - 1, true);
-    set_bit(bitmap, BITMAP_WRITE, MSR_IA32_BIOS_UPDT_TRIG, true);
+    set_range(bitmap, BITMAP_WRITE, 0, RANGE_SIZE - 1, true);
+    set_range(bitmap, BITMAP_WRITE, HIGH_FIRST, HIGH_FIRST + RANGE_SIZE - 1, true);
+    for (size_t i = 0; i < ROW_COUNT; i++) {
+        const struct msr_row *row = &rows[i];
+        set_range(bitmap, BITMAP_READ, row->first, row->last, !needs_no_exit(row->read));
+        set_range(bitmap, BITMAP_WRITE, row->first, row->last, !needs_no_exit(row->write));
+    }
     return bitmap;
 }
 
 void msr_intercept_x2apic(struct vcpu *vcpu, bool intercept)
 {
-    set_range(vcpu->nvmx.config.policy.msr_bitmap, APIC_X2APIC_FIRST, APIC_X2APIC_LAST, intercept);
+    l0pa_t bitmap = vcpu->nvmx.config.policy.msr_bitmap;
+    set_range(bitmap, BITMAP_READ, APIC_X2APIC_FIRST, APIC_X2APIC_LAST, intercept);
+    set_range(bitmap, BITMAP_WRITE, APIC_X2APIC_FIRST, APIC_X2APIC_LAST, intercept);
 }
 
-// x2APIC State Transitions, with "disabled" being a state that only L1 sees where the processor could not
-// leave it again.
-static bool apic_base_is_legal(const struct vcpu *vcpu, uint64_t value)
+static bool is_emulated_x2apic(const struct vcpu *vcpu, uint32_t msr)
 {
-    const uint64_t mode = APIC_BASE_ENABLE | APIC_BASE_X2APIC;
-    uint64_t width_mask = (1ull << vcpu->nvmx.config.l1_physical_address_width) - 1;
-    uint64_t reserved = ~(APIC_BASE_BSP | mode | (APIC_BASE_ADDRESS & width_mask));
-    if ((x86_cpuid(1, 0).ecx & CPUID_1_ECX_X2APIC) == 0)
-        reserved |= APIC_BASE_X2APIC;
-    if ((value & reserved) != 0)
-        return false;
-    uint64_t from = vcpu->apic_base & mode, to = value & mode;
-    if (to == from)
-        return true;
-    switch (to) {
-    case 0:
-        return true;
-    case APIC_BASE_ENABLE:
-        return from == 0;
-    case APIC_BASE_ENABLE | APIC_BASE_X2APIC:
-        return from == APIC_BASE_ENABLE;
-    default:
-        return false;
-    }
-}
-
-static bool write_apic_base(struct vcpu *vcpu, uint64_t value)
-{
-    if (!apic_base_is_legal(vcpu, value))
-        return false;
-    uint64_t real = value;
-    if (quirks.apic_enable_is_final) { // there is no way back from x2APIC mode either: L0 emulates it
-        real = (value | APIC_BASE_ENABLE) & ~APIC_BASE_X2APIC;
-        x2apic_set_emulated(vcpu, (value & APIC_BASE_X2APIC) != 0);
-    }
-    if (!hw_wrmsr(&vcpu->cpu->hw, MSR_IA32_APIC_BASE, real))
-        return false;
-    vcpu->apic_base = value;
-    return true;
+    return vcpu->x2apic_emulated && msr >= APIC_X2APIC_FIRST && msr <= APIC_X2APIC_LAST;
 }
 
 static bool read_msr(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
 {
-    switch (nvmx_rdmsr(&vcpu->nvmx, msr, value)) {
-    case NVMX_MSR_OK:
-        return true;
-    case NVMX_MSR_GP:
-        return false;
-    case NVMX_MSR_NOT_MINE:
-        break;
-    }
-    if (msr == MSR_IA32_APIC_BASE) {
-        *value = vcpu->apic_base;
-        return true;
-    }
-    if (vcpu->x2apic_emulated && msr >= APIC_X2APIC_FIRST && msr <= APIC_X2APIC_LAST)
+    if (is_emulated_x2apic(vcpu, msr))
         return x2apic_read(msr, value);
-    return hw_rdmsr(&vcpu->cpu->hw, msr, value);
+    const struct msr_row *row = row_of(msr);
+    switch (row == NULL ? PASS : (enum msr_policy)row->read) {
+    case PASS:
+        return hw_rdmsr(&vcpu->cpu->hw, msr, value);
+    case EMULATE:
+        return msr_emulate_read(vcpu, msr, value);
+    default:
+        return false;
+    }
+}
+
+// A write that L1 may want to know of. Each MSR is named once; those outside the ranges, together.
+static void log_refused(struct vcpu *vcpu, uint32_t msr, uint64_t value)
+{
+    static uint8_t logged[2 * BITMAP_HIGH + 1];
+    uint32_t bit;
+    if (!bit_of(msr, &bit))
+        bit = 2 * BITMAP_HIGH * 8;
+    uint8_t mask = (uint8_t)(1u << bit % 8);
+    if ((__atomic_fetch_or(&logged[bit / 8], mask, __ATOMIC_RELAXED) & mask) == 0)
+        port_log(&vcpu->nvmx, "#GP for a write that L0 does not offer; MSR, value", msr, value);
+}
+
+static bool write_masked(struct vcpu *vcpu, const struct msr_row *row, uint32_t msr, uint64_t value)
+{
+    uint64_t now;
+    if (!hw_rdmsr(&vcpu->cpu->hw, msr, &now))
+        return false;
+    if (((value ^ now) & ~(uint64_t)row->mask) != 0) {
+        log_refused(vcpu, msr, value);
+        return false;
+    }
+    return hw_wrmsr(&vcpu->cpu->hw, msr, value);
 }
 
 static bool write_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value)
 {
-    switch (nvmx_wrmsr(&vcpu->nvmx, msr, value)) {
-    case NVMX_MSR_OK:
+    if (is_emulated_x2apic(vcpu, msr))
+        return x2apic_write(msr, value);
+    const struct msr_row *row = row_of(msr);
+    switch (row == NULL ? REFUSE : (enum msr_policy)row->write) {
+    case PASS:
+        return hw_wrmsr(&vcpu->cpu->hw, msr, value);
+    case MASK:
+        return write_masked(vcpu, row, msr, value);
+    case EMULATE:
+        return msr_emulate_write(vcpu, msr, value);
+    case IGNORE:
         return true;
-    case NVMX_MSR_GP:
+    case REFUSE:
+    case HIDE:
+        log_refused(vcpu, msr, value);
         return false;
-    case NVMX_MSR_NOT_MINE:
+    case IN_VMCS:
         break;
     }
-    if (vcpu->x2apic_emulated && msr >= APIC_X2APIC_FIRST && msr <= APIC_X2APIC_LAST)
-        return x2apic_write(msr, value);
-    switch (msr) {
-    case MSR_IA32_APIC_BASE:
-        return write_apic_base(vcpu, value);
-    case MSR_IA32_BIOS_UPDT_TRIG: // the update's address is L1's; a processor that keeps its microcode is
-                                  // legal
-        return true;
-    default:
-        return hw_wrmsr(&vcpu->cpu->hw, msr, value);
-    }
+    return false;
 }
 
 void msr_handle_read_exit(struct vcpu *vcpu)

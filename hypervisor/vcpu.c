@@ -152,6 +152,7 @@ static void write_start_state(struct nvmx_vcpu *nvmx, const struct l1_start_stat
 void vcpu_load(struct vcpu *vcpu, const struct l1_start_state *start)
 {
     vcpu->apic_base = x86_rdmsr(MSR_IA32_APIC_BASE);
+    mtrr_l1_init(&vcpu->mtrr, vcpu->nvmx.config.l1_physical_address_width);
     nvmx_vcpu_load(&vcpu->nvmx, &vcpu->cpu->nvmx);
     nvmx_reset_l1(&vcpu->nvmx);
     vcpu->started = start != NULL;

@@ -6,13 +6,15 @@
 
 #include "cpu.h"
 #include "load.h"
+#include "mtrr_l1.h"
 
 #include <nvmx/nvmx.h>
 
 struct vcpu {
     struct nvmx_vcpu nvmx; // first: vcpu_of
     struct cpu *cpu;
-    uint64_t apic_base;   // IA32_APIC_BASE as L1 sees it
+    uint64_t apic_base; // IA32_APIC_BASE as L1 sees it
+    struct mtrr_l1 mtrr;
     bool x2apic_emulated; // L1 is in x2APIC mode and the processor in xAPIC mode
     bool just_started;    // by a startup IPI
     bool started;         // false: waits for one
