@@ -89,7 +89,8 @@ static bool msr_is_refused(struct nvmx_vcpu *vcpu, const struct msr_entry *entry
         return true;
     if (entry->index >> 8 == 8) // local APIC in x2APIC mode
         return true;
-    return bitmaps_l0_intercepts_msr(vcpu, entry->index, write);
+    // What is in the VMCS is the engine's to write, whatever L0 does with L1's own WRMSR.
+    return msr_field(entry->index) == F_COUNT && bitmaps_l0_intercepts_msr(vcpu, entry->index, write);
 }
 
 static bool msr_load(struct nvmx_vcpu *vcpu, const struct msr_entry *entry)

@@ -185,6 +185,7 @@ static void offer_capabilities(void)
         usable.msr[MSR_IA32_VMX_TRUE_PINBASED_CTLS - CAPS_MSR_FIRST] &= ~may_be_1;
     }
     nvmx_caps_offer(&usable, &offered);
+    offered.features = hardware.features & FEATURE_RTM; // what cpuid.def offers of them
 }
 
 // Where the image was loaded is L1's memory from here on.

@@ -12,10 +12,9 @@
 
 #include <silicon/x86.h>
 
-#define MSR_MTRRCAP                0xfeu
-#define MSR_IA32_MISC_ENABLE       0x1a0u
-#define MSR_IA32_PERF_CAPABILITIES 0x345u
-#define MSR_IA32_XSS               0xda0u
+#define MSR_MTRRCAP          0xfeu
+#define MSR_IA32_MISC_ENABLE 0x1a0u
+#define MSR_IA32_XSS         0xda0u
 
 #define CPUID_1_ECX_X2APIC (1u << 21)
 

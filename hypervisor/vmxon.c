@@ -9,8 +9,9 @@
 #include <nvmx/controls.h>
 #include <silicon/x86.h>
 
-#define CPUID_1_ECX_VMX (1u << 5)
-#define BASIC_REVISION  0x7fffffffu
+#define CPUID_1_ECX_VMX  (1u << 5)
+#define CPUID_1_ECX_PDCM (1u << 15)
+#define BASIC_REVISION   0x7fffffffu
 
 #define CAP(caps, which) ((caps)->msr[MSR_IA32_VMX_##which - CAPS_MSR_FIRST])
 
@@ -28,6 +29,27 @@ static const char *check_feature_control(void)
     return NULL;
 }
 
+static void read_features(struct hw_cpu *cpu, struct nvmx_caps *caps)
+{
+    struct nvmx_cpuid_words words = {0};
+    uint32_t highest = x86_cpuid(0, 0).eax;
+    if (highest >= 7) {
+        struct x86_cpuid leaf = x86_cpuid(7, 0);
+        words.leaf_7_ebx = leaf.ebx;
+        words.leaf_7_ecx = leaf.ecx;
+        words.leaf_7_1_eax = leaf.eax >= 1 ? x86_cpuid(7, 1).eax : 0;
+    }
+    if (highest >= 0xa) {
+        struct x86_cpuid leaf = x86_cpuid(0xa, 0);
+        words.leaf_a_eax = leaf.eax;
+        words.leaf_a_ecx = leaf.ecx;
+        words.leaf_a_edx = leaf.edx;
+    }
+    if ((x86_cpuid(1, 0).ecx & CPUID_1_ECX_PDCM) != 0)
+        hw_rdmsr(cpu, MSR_IA32_PERF_CAPABILITIES, &words.perf_capabilities);
+    nvmx_caps_take_cpuid(caps, &words);
+}
+
 const char *vmxon_check(struct nvmx_caps *caps)
 {
     static char text[160];
@@ -37,6 +59,7 @@ const char *vmxon_check(struct nvmx_caps *caps)
     if (problem != NULL)
         return problem;
     nvmx_caps_read(&cpu_this()->hw, caps);
+    read_features(&cpu_this()->hw, caps);
     const char *missing = nvmx_caps_missing_for_l0(caps);
     if (missing == NULL)
         return NULL;

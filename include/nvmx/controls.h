@@ -190,6 +190,7 @@
 #define MSR_IA32_SYSENTER_EIP            0x176u
 #define MSR_IA32_DEBUGCTL                0x1d9u
 #define MSR_IA32_PAT                     0x277u
+#define MSR_IA32_PERF_CAPABILITIES       0x345u
 #define MSR_IA32_PERF_GLOBAL_CTRL        0x38fu
 #define MSR_IA32_VMX_BASIC               0x480u
 #define MSR_IA32_VMX_PINBASED_CTLS       0x481u
