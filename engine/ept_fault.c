@@ -97,7 +97,6 @@ static enum route violate(struct nvmx_vcpu *vcpu, uint64_t access, const struct 
     vcpu->exit.qualification = violation_qualification(vcpu, access, leaf->rights);
     if (!is_converted(vcpu, leaf->entry[leaf->level]))
         return ROUTE_TO_L1;
-    vmcs_write(vcpu, F_GUEST_RFLAGS, vmcs_read(vcpu, F_GUEST_RFLAGS) | RFLAGS_RF); // it is a fault
     nvmx_raise(vcpu, VECTOR_VE, false, 0);
     return ROUTE_HANDLED;
 }
