@@ -35,6 +35,8 @@ $(HOST_TEST_DIR)/unit-%: $(HOST_TEST_DIR)/obj/tests/unit/%.o $(HOST_TEST_DIR)/wo
 
 $(HOST_TEST_DIR)/unit-symbols: $(BUILD)/libnvmx.a # it looks at that library
 $(HOST_TEST_DIR)/unit-acpi_sleep: $(HOST_TEST_DIR)/obj/hypervisor/acpi_sleep.o
+$(HOST_TEST_DIR)/unit-mtrr_l1: $(HOST_TEST_DIR)/obj/hypervisor/mtrr_l1.o
+$(HOST_TEST_DIR)/obj/hypervisor/%.o: HOST_TEST_CFLAGS += -Ihw
 
 .PRECIOUS: $(HOST_TEST_DIR)/obj/%.o
 
