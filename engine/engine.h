@@ -305,6 +305,7 @@ extern const uint8_t exit_info_members[EXIT_REASON_COUNT]; // EXIT_INFO_* of exi
 #define EXIT_INFO_G 0x08u
 #define EXIT_INFO_P 0x10u
 #define EXIT_INFO_V 0x20u
+#define EXIT_INFO_S 0x40u // not of the record: of an instruction of CPL 0
 uint32_t event_type(uint32_t info);
 // Its delivery has an instruction length.
 static inline bool event_is_software(uint32_t type)

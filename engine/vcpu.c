@@ -8,6 +8,7 @@
 #define G EXIT_INFO_G
 #define P EXIT_INFO_P
 #define V EXIT_INFO_V
+#define S EXIT_INFO_S
 const uint8_t exit_info_members[EXIT_REASON_COUNT] = {
 #define EXIT(number, name, route, info) [number] = (info),
 #include <nvmx/exits.def>
@@ -169,7 +170,7 @@ static void exit_read(struct nvmx_vcpu *vcpu)
     *exit = (struct nvmx_exit){.reason = reason};
     if ((members & L) != 0)
         exit->instruction_length = (uint32_t)vmcs_read(vcpu, F_VM_EXIT_INSTRUCTION_LENGTH);
-    if ((members & ~L) != 0)
+    if ((members & ~(L | S)) != 0)
         exit_read_members(vcpu, members);
     if ((reason & EXIT_REASON_ENTRY_FAILURE) != 0)
         return; // a failed entry delivers nothing, and leaves the field as it was
@@ -235,6 +236,16 @@ static void entry_had_a_machine_check(struct nvmx_vcpu *vcpu)
     nvmx_pend_machine_check(vcpu);
 }
 
+// A fault based on privilege level comes before the exit: some processors exit first. Virtual-8086 mode is
+// CPL 3, in SS, too.
+static bool exit_is_privilege_fault(struct nvmx_vcpu *vcpu, uint32_t basic)
+{
+    if (basic >= EXIT_REASON_COUNT || (exit_info_members[basic] & S) == 0 || l1_cpl(vcpu) == 0)
+        return false;
+    nvmx_raise(vcpu, VECTOR_GP, true, 0);
+    return true;
+}
+
 enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
 {
     if (vcpu->init_pending && !vcpu->vmxon) { // VMXOFF lets it in
@@ -291,7 +302,7 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
     if (vcpu->overlooked.changed)
         overlooked_after_exit(vcpu);
     event_after_exit(vcpu);
-    if (event_is_nmi_window_exit(vcpu))
+    if (event_is_nmi_window_exit(vcpu) || exit_is_privilege_fault(vcpu, basic))
         return NVMX_CONTINUE;
     if (!l2) {
         if (basic == EXIT_CONTROL_REGISTER_ACCESS)

@@ -141,11 +141,12 @@ static void set_extended_control(struct hw_cpu *cpu, const struct op *op)
         fault_ud(cpu);
         return;
     }
-    if (cpu_cpl(cpu) > 0) {
+    bool exits = cpu->vmx == VMX_NON_ROOT;
+    if (cpu_cpl(cpu) > 0 && !(exits && cpu->machine->config.exits_before_cpl)) {
         fault_gp(cpu);
         return;
     }
-    if (cpu->vmx == VMX_NON_ROOT) {
+    if (exits) {
         vm_exit_instruction(cpu, 55, op, 0);
         return;
     }
@@ -177,12 +178,13 @@ static void debug_register(struct hw_cpu *cpu, const struct op *op)
     bool from = op->kind == OP_MOV_FROM_DR;
     if (!from)
         cpu->r.gpr[op->reg] = op->a;
-    if (cpu_cpl(cpu) > 0) {
-        fault_gp(cpu);
-        return;
-    }
+    // The exit comes before the fault that is based on CPL, as of no other instruction.
     if (cpu_has_primary(cpu, PRIMARY_MOV_DR_EXITING)) {
         vm_exit_instruction(cpu, 29, op, (op->b & 7) | (uint64_t)from << 4 | (uint64_t)op->reg << 8);
+        return;
+    }
+    if (cpu_cpl(cpu) > 0) {
+        fault_gp(cpu);
         return;
     }
     uint64_t *dr = op->b == 7 ? &cpu->r.dr7 : op->b == 6 ? &cpu->r.dr6 : &cpu->r.dr[op->b & 3];

@@ -39,6 +39,7 @@ struct machine_config {
     uint64_t seed;        // decides poison, region layouts, and when caches are written back
     enum root root;
     bool overlooks_events; // a defect: a VM entry does not look for what is due at once (entry.c)
+    bool exits_before_cpl; // a defect: XSETBV exits before CPL is looked at
     bool saves_old_rip;    // a defect: a handler's first fetch that misses in EPT saves the RIP of before the
                            // delivery
 };

@@ -188,6 +188,7 @@ void world_begin(const struct world_config *config)
         .root = c->nested ? ROOT_IS_L0 : ROOT_IS_L1,
         .overlooks_events = c->nested && c->overlooks_events,
         .saves_old_rip = c->nested && c->saves_old_rip,
+        .exits_before_cpl = c->nested && c->exits_before_cpl,
     });
     world->pads = machine_add_live(world->machine, L1_PADS, L1_PADS + 0x2000);
     l2_begin();

@@ -26,6 +26,7 @@ struct world_config {
     bool without_vmcs_shadowing;
     bool overlooks_events;     // the processor below L0 has that defect (and not the bare one)
     bool saves_old_rip;        // ... or that one: mend_rip_of_fetch
+    bool exits_before_cpl;     // ... or that one, of XSETBV
     uint32_t l0_exceptions;    // exception bitmap of L0's own; L0 raises what it gets again
     bool l0_contains_exits;    // L0 leaves what it does not expect to nvmx_contain_exit; else the test ends
     bool l0_emulates_x2apic;   // L1's x2APIC MSRs are L0's emulation, and not the processor's
