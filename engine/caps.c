@@ -134,6 +134,17 @@ static uint64_t caps_vmcs_enum(const struct nvmx_caps *offered)
     return (uint64_t)highest << 1;
 }
 
+// The bits of CR4 that L1 may set where the processor has them.
+static uint64_t caps_cr4_understood(void)
+{
+    enum { CR4_OFFERED = 1, CR4_HIDDEN = 0 };
+    return 0
+#define CR4_BIT(number, name, policy, text) | (uint64_t)CR4_##policy << (number)
+#include <nvmx/cr4.def>
+#undef CR4_BIT
+        ;
+}
+
 void nvmx_caps_offer(const struct nvmx_caps *hardware, struct nvmx_caps *offered)
 {
     uint32_t allowed1[CAPS_WORD_COUNT];
@@ -143,6 +154,7 @@ void nvmx_caps_offer(const struct nvmx_caps *hardware, struct nvmx_caps *offered
         allowed1[CAPS_SECONDARY] &= ~SECONDARY_ENABLE_PML;
     *offered = *hardware;
     offered->features = 0;
+    offered->msr[MSR_IA32_VMX_CR4_FIXED1 - CAPS_MSR_FIRST] &= caps_cr4_understood();
     uint64_t basic = caps_msr(hardware, MSR_IA32_VMX_BASIC);
     // Our revision and a region of one page, write-back; bit 48 (32-bit addresses) stays 0. Bits 54 (INS/OUTS
     // information) and 55 (TRUE MSRs) are the processor's.

@@ -276,6 +276,9 @@ void l1_cr_update_masks(struct nvmx_vcpu *vcpu, bool vmxon);
 // As a MOV to it by L1 could leave it, with and without VMX operation; and as vmcs01 has it.
 bool l1_cr0_is_possible(const struct nvmx_vcpu *vcpu, uint64_t cr0, bool vmxon);
 bool l1_cr4_is_possible(const struct nvmx_vcpu *vcpu, uint64_t cr4, bool vmxon);
+bool l1_cr_fit_together(uint64_t cr0, uint64_t cr4); // CET needs WP
+uint64_t
+l1_cr4_not_offered(const struct nvmx_vcpu *vcpu); // bits of CR4 that the processor has and L1's has not
 void l1_cr_real(const struct nvmx_vcpu *vcpu, uint64_t *cr0, uint64_t *cr4);
 
 // --- l1_state.c, instruction.c: L1's VMX operation begins and ends

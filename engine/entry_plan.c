@@ -58,6 +58,15 @@ static void plan_exit_controls(struct nvmx_vcpu *vcpu, uint64_t *field)
     field[F_VM_EXIT_CONTROLS] = adjust(vcpu, CAPS_EXIT, exit);
 }
 
+// (6) a bit of CR4 that L1 is not offered is L0's where it is not L1's: L2 reads the 0 that it is, and cannot
+// set it
+static void plan_cr4(struct nvmx_vcpu *vcpu, uint64_t *field)
+{
+    uint64_t owned = l1_cr4_not_offered(vcpu) & ~field[F_CR4_GUEST_HOST_MASK];
+    field[F_CR4_GUEST_HOST_MASK] |= owned;
+    field[F_CR4_READ_SHADOW] &= ~owned;
+}
+
 // The offset and the multiplier apply to whatever L1's time is; L0 leaves L1 the processor's.
 static void plan_time(struct nvmx_vcpu *vcpu, uint64_t *field)
 {
@@ -125,6 +134,7 @@ void entry_plan_make(struct nvmx_vcpu *vcpu, bool all, struct entry_plan *plan)
         }
         plan_controls(vcpu, field);
         plan_exit_controls(vcpu, field);
+        plan_cr4(vcpu, field);
         plan_time(vcpu, field);
         plan_addresses(vcpu, field);
     } else {

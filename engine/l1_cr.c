@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 // L1's CR0 and CR4. VMX operation of L0's fixes CR0.NE and CR4.VMXE to 1: L0 owns those bits and L1 sees what
-// it wrote. While L1 is in VMX operation itself, it may not clear PE and PG either, and L0 owns these too.
-// Manual: Restrictions on VMX Operation; Control Registers; MOV to/from Control Registers; LMSW.
+// it wrote. While L1 is in VMX operation itself, it may not clear PE and PG either, and L0 owns these too;
+// and it owns the bits of CR4 that L1 is not offered, which are 0. Where a MOV changes one of L0's bits, all
+// that it changes is L0's to judge. Manual: Restrictions on VMX Operation; Control Registers; MOV to/from
+// Control Registers; LMSW.
 #include "engine.h"
 
 #define CR0_DEFINED                                                                                          \
@@ -23,6 +25,22 @@ static uint64_t cr4_forced(const struct nvmx_vcpu *vcpu)
     return hardware_msr(vcpu, MSR_IA32_VMX_CR4_FIXED0);
 }
 
+static uint64_t cr4_hidden(const struct nvmx_vcpu *vcpu)
+{
+    return ~vcpu->config.offered->msr[MSR_IA32_VMX_CR4_FIXED1 - CAPS_MSR_FIRST];
+}
+
+static uint64_t cr4_owned(const struct nvmx_vcpu *vcpu)
+{
+    return cr4_forced(vcpu) | cr4_hidden(vcpu);
+}
+
+// Those that the processor would let L2 set.
+uint64_t l1_cr4_not_offered(const struct nvmx_vcpu *vcpu)
+{
+    return cr4_hidden(vcpu) & hardware_msr(vcpu, MSR_IA32_VMX_CR4_FIXED1);
+}
+
 static uint64_t cr0_owned(const struct nvmx_vcpu *vcpu)
 {
     return cr0_forced(vcpu) | (vcpu->vmxon ? CR0_PE | CR0_PG : 0);
@@ -41,7 +59,7 @@ uint64_t l1_cr0(struct nvmx_vcpu *vcpu)
 
 uint64_t l1_cr4(struct nvmx_vcpu *vcpu)
 {
-    return as_l1_sees(vcpu, F_GUEST_CR4, F_CR4_READ_SHADOW, cr4_forced(vcpu));
+    return as_l1_sees(vcpu, F_GUEST_CR4, F_CR4_READ_SHADOW, cr4_owned(vcpu));
 }
 
 void l1_cr_write_state(struct nvmx_vcpu *vcpu, uint64_t cr0, uint64_t cr4)
@@ -68,7 +86,12 @@ bool l1_cr0_is_possible(const struct nvmx_vcpu *vcpu, uint64_t cr0, bool vmxon)
 
 bool l1_cr4_is_possible(const struct nvmx_vcpu *vcpu, uint64_t cr4, bool vmxon)
 {
-    return (cr4 & ~hardware_msr(vcpu, MSR_IA32_VMX_CR4_FIXED1)) == 0 && (!vmxon || (cr4 & CR4_VMXE) != 0);
+    return (cr4 & cr4_hidden(vcpu)) == 0 && (!vmxon || (cr4 & CR4_VMXE) != 0);
+}
+
+bool l1_cr_fit_together(uint64_t cr0, uint64_t cr4)
+{
+    return (cr4 & CR4_CET) == 0 || (cr0 & CR0_WP) != 0;
 }
 
 // The shadows are brought up to date first: bits that L0 comes to own must read as they did.
@@ -77,7 +100,7 @@ void l1_cr_update_masks(struct nvmx_vcpu *vcpu, bool vmxon)
     uint64_t cr0 = l1_cr0(vcpu), cr4 = l1_cr4(vcpu);
     vcpu->vmxon = vmxon;
     vmcs_write_if_changed(vcpu, &vcpu->vmcs01, F_CR0_GUEST_HOST_MASK, cr0_owned(vcpu));
-    vmcs_write_if_changed(vcpu, &vcpu->vmcs01, F_CR4_GUEST_HOST_MASK, cr4_forced(vcpu));
+    vmcs_write_if_changed(vcpu, &vcpu->vmcs01, F_CR4_GUEST_HOST_MASK, cr4_owned(vcpu));
     l1_cr_write_state(vcpu, cr0, cr4);
 }
 
@@ -117,7 +140,7 @@ static void long_mode_set(struct nvmx_vcpu *vcpu, uint64_t efer, bool active)
 
 static bool cr0_is_allowed(struct nvmx_vcpu *vcpu, uint64_t cr0, uint64_t old, uint64_t cr4, uint64_t efer)
 {
-    if (!l1_cr0_is_possible(vcpu, cr0, vcpu->vmxon))
+    if (!l1_cr0_is_possible(vcpu, cr0, vcpu->vmxon) || !l1_cr_fit_together(cr0, cr4))
         return false;
     bool cs_long = (vmcs_read(vcpu, F_GUEST_CS_ACCESS_RIGHTS) & SEGMENT_L) != 0;
     bool enables = (cr0 & ~old & CR0_PG) != 0, disables = (old & ~cr0 & CR0_PG) != 0;
@@ -159,8 +182,8 @@ static void cr4_write(struct nvmx_vcpu *vcpu, uint64_t value)
     bool long_mode = (efer & EFER_LMA) != 0;
     bool paging = (vmcs_read(vcpu, F_GUEST_CR0) & CR0_PG) != 0;
     bool bad =
-        !l1_cr4_is_possible(vcpu, value, vcpu->vmxon) || (long_mode && (value & CR4_PAE) == 0) ||
-        (long_mode && (changed & CR4_LA57) != 0) ||
+        !l1_cr4_is_possible(vcpu, value, vcpu->vmxon) || !l1_cr_fit_together(l1_cr0(vcpu), value) ||
+        (long_mode && (value & CR4_PAE) == 0) || (long_mode && (changed & CR4_LA57) != 0) ||
         ((changed & value & CR4_PCIDE) != 0 && (!long_mode || (vmcs_read(vcpu, F_GUEST_CR3) & 0xfff) != 0));
     bool pae = paging && !long_mode && (value & CR4_PAE) != 0;
     if (bad || (pae && (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)) != 0 && !pdptes_load(vcpu))) {

@@ -51,11 +51,21 @@ static enum route route_msr(struct nvmx_vcpu *vcpu)
     return bitmaps_open_msr(vcpu, msr, write) ? ROUTE_HANDLED : ROUTE_TO_L0;
 }
 
-// L0 owns no bit of L2's control registers: what exits is what L1 asked for.
+// L0 owns the bits of CR4 that L1 is not offered, and nothing else: an exit that L1 did not ask for is a MOV
+// that would set one.
 static enum route route_cr(struct nvmx_vcpu *vcpu)
 {
-    (void)vcpu;
-    return ROUTE_TO_L1;
+    uint64_t qualification = vcpu->exit.qualification;
+    if ((qualification & 0x3f) != 4) // MOV to CR4
+        return ROUTE_TO_L1;
+    uint64_t value = l1_gpr_read(vcpu, qualification >> 8 & 15);
+    if (!l1_is_64bit(vcpu))
+        value = (uint32_t)value;
+    uint64_t differs = value ^ vmcs12_get(vcpu, F_CR4_READ_SHADOW);
+    if ((differs & vmcs12_get(vcpu, F_CR4_GUEST_HOST_MASK)) != 0)
+        return ROUTE_TO_L1;
+    nvmx_raise(vcpu, VECTOR_GP, true, 0);
+    return ROUTE_HANDLED;
 }
 
 // The control's, or the exit that L1 injected (still recorded as valid: an exit of L1's clears that).

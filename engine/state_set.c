@@ -149,7 +149,7 @@ static struct nvmx_state_verdict judge_l1(struct nvmx_vcpu *vcpu, const struct s
     bool vmxon = has(plan, NVMX_STATE_VMXON), in_l2 = has(plan, NVMX_STATE_IN_L2);
     if (!l1_cr0_is_possible(vcpu, cr0, vmxon))
         return refused(NVMX_STATE_BAD_L1_CR0, F_GUEST_CR0);
-    if (!l1_cr4_is_possible(vcpu, cr4, vmxon))
+    if (!l1_cr4_is_possible(vcpu, cr4, vmxon) || !l1_cr_fit_together(cr0, cr4))
         return refused(NVMX_STATE_BAD_L1_CR4, F_GUEST_CR4);
     if (!event_is_whole(&plan->header))
         return refused(NVMX_STATE_BAD_L1_REGISTER, F_VM_ENTRY_INTERRUPTION_INFO);

@@ -177,6 +177,32 @@ const struct processor processor_smx = {
     }},
 };
 
+// "Rich", and its CR4 has what L1 is offered (CET, protection keys) and what it is not (LA57).
+const struct processor processor_new = {
+    .name = "new",
+    .physical_address_width = 40,
+    .vmx = {{
+        CAP(BASIC) = 0x00d810000000002b,
+        CAP(PINBASED_CTLS) = 0x000000ff00000016,
+        CAP(PROCBASED_CTLS) = 0xfff9fffe0401e172,
+        CAP(EXIT_CTLS) = 0x407fffff00036dff,
+        CAP(ENTRY_CTLS) = 0x0000ffff000011ff,
+        CAP(MISC) = 0x600401e0,
+        CAP(CR0_FIXED0) = 0x80000021,
+        CAP(CR0_FIXED1) = 0xffffffff,
+        CAP(CR4_FIXED0) = 0x2000,
+        CAP(CR4_FIXED1) = 0xff37ff,
+        CAP(VMCS_ENUM) = 0x32,
+        CAP(PROCBASED_CTLS2) = 0x02577fff00000000,
+        CAP(EPT_VPID_CAP) = 0x00000f0106734141,
+        CAP(TRUE_PINBASED_CTLS) = 0x000000ff00000016,
+        CAP(TRUE_PROCBASED_CTLS) = 0xfff9fffe04006172,
+        CAP(TRUE_EXIT_CTLS) = 0x407fffff00036dfb,
+        CAP(TRUE_ENTRY_CTLS) = 0x0000ffff000011fb,
+        CAP(VMFUNC) = 1,
+    }},
+};
+
 uint64_t capability_msr(const struct processor *processor, uint32_t msr)
 {
     return processor->vmx.msr[msr - CAPS_MSR_FIRST];

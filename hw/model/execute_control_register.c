@@ -46,6 +46,8 @@ static bool load_cr0(struct hw_cpu *cpu, uint64_t value)
     value |= CR0_ET;
     if (value >> 32 || (pg && !(value & CR0_PE)) || ((value & CR0_NW) && !(value & CR0_CD)))
         return fault(cpu);
+    if ((r->cr4 & CR4_CET) && !(value & CR0_WP))
+        return fault(cpu);
     bool unrestricted = cpu_has_secondary(cpu, SECONDARY_UNRESTRICTED_GUEST);
     if (cpu->vmx != VMX_OUTSIDE && entry_check_cr0(cpu, value, unrestricted) != NULL)
         return fault(cpu);
@@ -70,6 +72,8 @@ static bool load_cr4(struct hw_cpu *cpu, uint64_t value)
     struct registers *r = &cpu->r;
     uint64_t possible = capability_msr(cpu->machine->processor, MSR_IA32_VMX_CR4_FIXED1);
     if (value & ~possible)
+        return fault(cpu);
+    if ((value & CR4_CET) && !(r->cr0 & CR0_WP))
         return fault(cpu);
     if (cpu->vmx != VMX_OUTSIDE && entry_check_cr4(cpu, value) != NULL)
         return fault(cpu);

@@ -26,6 +26,7 @@ extern const struct processor processor_no_ept;  // neither EPT nor VPID nor TRU
 extern const struct processor processor_no_unrestricted_guest;
 extern const struct processor processor_without_pml; // nor #VE, MBEC, XSAVES, virtual-interrupt delivery
 extern const struct processor processor_smx; // with SMX; without accessed and dirty flags for EPT, and PML
+extern const struct processor processor_new; // with CET, protection keys, and 5-level paging in CR4
 bool processor_has_field(const struct processor *processor, uint32_t encoding);
 
 // Who executes in VMX root operation: the C code that calls hw.h (then whatever a processor would punish

@@ -413,6 +413,86 @@ static void illegal_control_registers_fault(void)
     l1_run(MOV_TO_CR(4, CR4_PAE));
 }
 
+// CET needs CR0.WP, whichever of the two MOVs comes second, and whatever else it changes: with CR0.NE or
+// CR4.VMXE it is L0 that carries it out.
+static void cet_needs_write_protection(void)
+{
+    uint64_t cr0 = read_cr(0), open = cr0 & ~CR0_WP;
+    l1_run(MOV_TO_CR(4, CR4_PAE | CR4_CET | CR4_VMXE));
+    l1_run(MOV_TO_CR(4, CR4_PAE | CR4_CET));
+    expect_exception_with_code(l1_execute(MOV_TO_CR(0, open)), VECTOR_GP, 0);
+    expect_exception_with_code(l1_execute(MOV_TO_CR(0, open & ~CR0_NE)), VECTOR_GP, 0);
+    assert_int_equal(read_cr(0), cr0);
+    l1_run(MOV_TO_CR(4, CR4_PAE));
+    l1_run(MOV_TO_CR(0, open & ~CR0_NE));
+    expect_exception_with_code(l1_execute(MOV_TO_CR(4, CR4_PAE | CR4_CET)), VECTOR_GP, 0);
+    expect_exception_with_code(l1_execute(MOV_TO_CR(4, CR4_PAE | CR4_CET | CR4_VMXE)), VECTOR_GP, 0);
+    assert_int_equal(read_cr(4), CR4_PAE);
+    l1_run(MOV_TO_CR(0, cr0));
+    l1_run(MOV_TO_CR(4, CR4_PAE | CR4_CET | CR4_VMXE));
+    assert_int_equal(read_cr(4), CR4_PAE | CR4_CET | CR4_VMXE);
+}
+
+// What the processor has and L1 is not offered, in CR4.
+static void bits_that_are_not_offered(void)
+{
+    uint64_t fixed1 = l1_rdmsr(MSR_IA32_VMX_CR4_FIXED1);
+    uint64_t inconvenient = CR4_PCIDE | CR4_SMEP | CR4_SMAP; // for an L1 of user pages
+    for (unsigned bit = 0; bit < 64; bit++) {
+        if ((fixed1 >> bit & 1) == 0)
+            expect_exception_with_code(l1_execute(MOV_TO_CR(4, CR4_PAE | 1ull << bit)), VECTOR_GP, 0);
+        else
+            l1_run(MOV_TO_CR(4, CR4_PAE | (1ull << bit & ~inconvenient)));
+    }
+    assert_int_equal(fixed1 & (CR4_LA57 | CR4_SMXE), 0);
+}
+
+static void bits_that_are_not_offered_to_l2(void)
+{
+    uint64_t cr4 = CR4_PAE | CR4_VMXE, hidden = CR4_LA57 | CR4_SMXE;
+    L2_PROGRAM(l2, MOV_FROM_CR(GPR_RBX, 4), MOV_TO_CR(4, CR4_PAE | CR4_VMXE | CR4_PGE),
+               MOV_TO_CR(4, CR4_PAE | CR4_VMXE | CR4_LA57), MOV_TO_CR(4, CR4_PAE | CR4_VMXE | CR4_SMXE),
+               VMCALL);
+    l1_prepare(&l2);
+    l1_set(VMCS_PRIMARY_CONTROLS, PRIMARY_HLT_EXITING);
+    l1_vmwrite(VMCS_CR4_READ_SHADOW, hidden); // of bits that L1 does not own
+    l1_vmlaunch();
+    expect_exit(EXIT_HLT);
+    assert_int_equal(l1_vmread(VMCS_GUEST_RIP), L2_HANDLER(VECTOR_GP));
+    assert_int_equal(l1_gpr(GPR_RBX), cr4);
+    assert_int_equal(l1_vmread(VMCS_GUEST_CR4), cr4 | CR4_PGE);
+    assert_int_equal(l1_vmread(VMCS_CR4_GUEST_HOST_MASK), 0);
+    assert_int_equal(l1_vmread(VMCS_CR4_READ_SHADOW), hidden);
+    // the exception is an exit where L1 wants it
+    uint64_t second = l2.code + op_length(&l2.op[0]) + op_length(&l2.op[1]);
+    l1_vmwrite(VMCS_EXCEPTION_BITMAP, 1u << VECTOR_GP);
+    l1_resume_at(second + op_length(&l2.op[2]));
+    expect_exit(EXIT_EXCEPTION_OR_NMI);
+    assert_int_equal(l1_vmread_event(VMCS_VM_EXIT_INTERRUPTION_INFO), HARDWARE(VECTOR_GP) | WITH_CODE);
+    // the MOV is, where L1 owns the bit; and L2 reads what L1 says
+    l1_vmwrite(VMCS_CR4_GUEST_HOST_MASK, hidden);
+    l1_vmwrite(VMCS_CR4_READ_SHADOW, 0);
+    l1_resume_at(second);
+    expect_exit_qualification(EXIT_CONTROL_REGISTER_ACCESS, 4 | (uint64_t)GPR_RDX << 8);
+    l1_vmwrite(VMCS_CR4_READ_SHADOW, hidden);
+    l1_resume_at(l2.code);
+    expect_exit_qualification(EXIT_CONTROL_REGISTER_ACCESS, 4 | (uint64_t)GPR_RDX << 8);
+    assert_int_equal(l1_vmread(VMCS_GUEST_RIP), l2.code + op_length(&l2.op[0]));
+    assert_int_equal(l1_gpr(GPR_RBX), cr4 | CR4_PGE | hidden);
+    l1_vmwrite(VMCS_CR4_GUEST_HOST_MASK, CR4_LA57); // no exit, when it reads as it is written
+    l1_resume_at(second);
+    expect_exit_qualification(EXIT_CONTROL_REGISTER_ACCESS, 4 | (uint64_t)GPR_RDX << 8);
+    assert_int_equal(l1_vmread(VMCS_GUEST_RIP), second + op_length(&l2.op[2]));
+    assert_int_equal(l1_vmread(VMCS_GUEST_CR4), cr4);
+    // and neither state may have it
+    l1_vmwrite(VMCS_GUEST_CR4, cr4 | CR4_LA57);
+    try_vmresume();
+    expect_entry_failure(EXIT_ENTRY_FAILURE_GUEST_STATE, 0);
+    l1_vmwrite(VMCS_GUEST_CR4, cr4);
+    l1_vmwrite(VMCS_HOST_CR4, cr4 | CR4_LA57);
+    expect_fail_valid(try_vmresume(), 8);
+}
+
 static void control_registers_in_vmx_operation(void)
 {
     l1_enter_vmx_operation();
@@ -475,6 +555,11 @@ static const struct CMUnitTest tests[] = {
     BOTH_WITH(cr0_writes_change_paging, ", without VPID", .processor = &processor_no_vpid),
     BOTH(illegal_control_registers_fault),
     BOTH(control_registers_in_vmx_operation),
+    BOTH_WITH(cet_needs_write_protection, "", .processor = &processor_new),
+    BOTH_WITH(bits_that_are_not_offered, ", LA57", .processor = &processor_new),
+    BOTH_WITH(bits_that_are_not_offered, ", SMX", .processor = &processor_smx),
+    BOTH_WITH(bits_that_are_not_offered_to_l2, ", LA57", .processor = &processor_new),
+    BOTH_WITH(bits_that_are_not_offered_to_l2, ", SMX", .processor = &processor_smx),
 };
 
 int main(void)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The tables of what L1 is offered of a processor (hypervisor/msr.def, cpuid.def, xstate.def): in order,
-// nothing twice, a reason for whatever is hidden, and nothing offered that writes past EPT. docs/l1-view.md
-// says what they say (`make docs` writes it: this program with --print).
+// The tables of what L1 is offered of a processor (hypervisor/msr.def, cpuid.def, xstate.def,
+// include/nvmx/cr4.def): in order, nothing twice, a reason for whatever is hidden, and nothing offered that
+// writes past EPT. docs/l1-view.md says what they say (`make docs` writes it: this program with --print).
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -23,6 +23,15 @@ static const struct msr {
 #define MSR(first, last, name, read, write, mask, text) {first, last, #name, #read, #write, mask, text},
 #include "../../hypervisor/msr.def"
 #undef MSR
+};
+
+static const struct cr4_bit {
+    unsigned number;
+    const char *name, *policy, *text;
+} cr4_bits[] = {
+#define CR4_BIT(number, name, policy, text) {number, #name, #policy, text},
+#include <nvmx/cr4.def>
+#undef CR4_BIT
 };
 
 enum cpuid_register { EAX, EBX, ECX, EDX };
@@ -154,10 +163,20 @@ static void add_states(char **at)
             states[i].text);
 }
 
+static void add_cr4(char **at)
+{
+    add(at, "\n## CR4\n\nA bit that is not offered, or not here, is #GP when it is set.\n\n"
+            "| bit | name | offered | |\n| --- | --- | --- | --- |\n");
+    for (unsigned i = 0; i < COUNT(cr4_bits); i++)
+        add(at, "| %u | %s | %s | %s |\n", cr4_bits[i].number, cr4_bits[i].name, lower(cr4_bits[i].policy),
+            cr4_bits[i].text);
+}
+
 static char *make_document(void)
 {
     char *text = malloc(1 << 18), *at = text;
-    add(&at, "<!-- Made from hypervisor/msr.def, cpuid.def and xstate.def by `make docs`. -->\n"
+    add(&at, "<!-- Made from hypervisor/msr.def, cpuid.def, xstate.def and include/nvmx/cr4.def by `make "
+             "docs`. -->\n"
              "# What L1 sees of the processor\n\n"
              "L1 has the processor that is there, as far as L0 understands it. What L0 does not understand "
              "is not offered: "
@@ -167,6 +186,7 @@ static char *make_document(void)
     add_msrs(&at);
     add_cpuid(&at);
     add_states(&at);
+    add_cr4(&at);
     return text;
 }
 
@@ -276,6 +296,34 @@ static void hidden_features_are_hidden_everywhere(void **state)
     }
 }
 
+// A bit of CR4 is offered with the feature that it turns on.
+static void cr4_agrees_with_cpuid(void **state)
+{
+    (void)state;
+    static const char *const features[][2] = {
+        {"LA57", "LA57"},    {"SMXE", "SMX"},  {"KL", "KL"},       {"PKS", "PKS"},
+        {"UINTR", "UINTR"},  {"LASS", "LASS"}, {"LAM_SUP", "LAM"}, {"FRED", "FRED"},
+        {"SMEP", "SMEP"},    {"SMAP", "SMAP"}, {"PKE", "PKU"},     {"CET", "CET_SS"},
+        {"CET", "CET_IBT"},  {"UMIP", "UMIP"}, {"PCIDE", "PCID"},  {"FSGSBASE", "FSGSBASE"},
+        {"OSXSAVE", "XSAVE"}};
+    for (unsigned i = 0; i < COUNT(features); i++) {
+        const char *of_bit = NULL, *of_feature = NULL;
+        for (unsigned j = 0; j < COUNT(cr4_bits); j++)
+            if (strcmp(cr4_bits[j].name, features[i][0]) == 0)
+                of_bit = cr4_bits[j].policy;
+        for (unsigned j = 0; j < COUNT(bits); j++)
+            if (strcmp(bits[j].name, features[i][1]) == 0)
+                of_feature = bits[j].policy;
+        assert_non_null(of_bit);
+        assert_non_null(of_feature);
+        assert_string_equal(of_bit, of_feature);
+    }
+    for (unsigned i = 0; i < COUNT(cr4_bits); i++) {
+        assert_true(i == 0 || cr4_bits[i - 1].number < cr4_bits[i].number);
+        assert_true(strcmp(cr4_bits[i].policy, "OFFERED") == 0 || cr4_bits[i].text[0] != '\0');
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct CMUnitTest tests[] = {
@@ -286,6 +334,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(cpuid_is_in_order),
         cmocka_unit_test(bits_are_in_registers_of_bits),
         cmocka_unit_test(hidden_features_are_hidden_everywhere),
+        cmocka_unit_test(cr4_agrees_with_cpuid),
     };
     if (argc > 1 && strcmp(argv[1], "--print") == 0) {
         char *text = make_document();

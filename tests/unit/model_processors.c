@@ -9,8 +9,13 @@
 #include <cmocka.h>
 
 static const struct processor *const processors[] = {
-    &processor_rich,        &processor_no_vpid, &processor_sparse,
-    &processor_no_ept,      &processor_smx,     &processor_no_unrestricted_guest,
+    &processor_rich,
+    &processor_no_vpid,
+    &processor_sparse,
+    &processor_no_ept,
+    &processor_smx,
+    &processor_new,
+    &processor_no_unrestricted_guest,
     &processor_without_pml,
 };
 #define COUNT (sizeof(processors) / sizeof(processors[0]))
