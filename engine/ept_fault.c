@@ -17,10 +17,10 @@ struct virtualization_exception {
     uint16_t eptp_index;
 };
 
-// Quirk of some processors (nvmx_vcpu_config.first_fetch_saves_old_rip): when the first fetch of an exception handler misses, the exit saves the RIP of
-// the instruction that the exception interrupted, with everything else (RSP, RFLAGS, the pushed frame) of
-// after the delivery. A fetch misses at RIP, or within the 15 bytes of an instruction that crosses into
-// another page: anything else is the handler's address.
+// Quirk of some processors (nvmx_vcpu_config.first_fetch_saves_old_rip): when the first fetch of an exception
+// handler misses, the exit saves the RIP of the instruction that the exception interrupted, with everything
+// else (RSP, RFLAGS, the pushed frame) of after the delivery. A fetch misses at RIP, or within the 15 bytes
+// of an instruction that crosses into another page: anything else is the handler's address.
 static void mend_rip_of_fetch(struct nvmx_vcpu *vcpu)
 {
     const uint64_t fetch_of_linear_address = EPT_EXECUTE | VIOLATION_LINEAR | VIOLATION_TRANSLATED;

@@ -11,7 +11,7 @@ struct quirks {
     bool apic_enable_is_final;      // IA32_APIC_BASE ignores every write once its enable bit was cleared
     bool first_fetch_saves_old_rip; // an EPT violation of the first fetch of an exception handler saves the
                                     // RIP of before the delivery
-    bool entry_overlooks_events;  // VM entry does not look for an interrupt that is pending already
+    bool entry_overlooks_events;    // VM entry does not look for an interrupt that is pending already
     bool notices_interrupts_late; // one that arrives while L2 runs may wait until L2 exits: so would what is
                                   // posted
 };
