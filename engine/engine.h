@@ -264,6 +264,13 @@ void reflect_exit(struct nvmx_vcpu *vcpu);
 // A VM entry by L1 that fails after the guest state was (being) loaded: exit 33 or 34.
 void reflect_failed_entry(struct nvmx_vcpu *vcpu, uint32_t basic_reason, uint64_t qualification);
 
+// --- l1_entry.c
+// -------------------------------------------------------------------------------------------------
+void l1_entry_remember(struct nvmx_vcpu *vcpu); // before a MOV to CR0 or CR4 is carried out
+// The processor has refused L1's own entry (`why`: an exit reason, or the error of a VMfail) and nothing is
+// prepared for another. The MOV is undone, or L1 shuts down: vcpu->exit is a triple fault of L1's.
+enum nvmx_outcome l1_entry_failed(struct nvmx_vcpu *vcpu, uint64_t why, uint64_t qualification);
+
 // --- l1_cr.c
 // ------------------------------------------------------------------------------------------------------
 void l1_cr_handle(struct nvmx_vcpu *vcpu); // L1's control-register exit

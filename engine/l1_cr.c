@@ -106,6 +106,7 @@ void l1_cr_update_masks(struct nvmx_vcpu *vcpu, bool vmxon)
 
 static void fault_gp(struct nvmx_vcpu *vcpu)
 {
+    vcpu->l1_entry.can_undo = false; // nothing was done
     nvmx_raise(vcpu, VECTOR_GP, true, 0);
 }
 
@@ -160,6 +161,7 @@ static void cr0_write(struct nvmx_vcpu *vcpu, uint64_t value)
         fault_gp(vcpu);
         return;
     }
+    l1_entry_remember(vcpu);
     uint64_t cr0 = (value & CR0_DEFINED) | CR0_ET;
     bool paging_changes = ((cr0 ^ old) & CR0_PG) != 0;
     bool pae = (cr4 & CR4_PAE) != 0 && (efer & EFER_LME) == 0 && (cr0 & CR0_PG) != 0;
@@ -186,6 +188,7 @@ static void cr4_write(struct nvmx_vcpu *vcpu, uint64_t value)
         (long_mode && (value & CR4_PAE) == 0) || (long_mode && (changed & CR4_LA57) != 0) ||
         ((changed & value & CR4_PCIDE) != 0 && (!long_mode || (vmcs_read(vcpu, F_GUEST_CR3) & 0xfff) != 0));
     bool pae = paging && !long_mode && (value & CR4_PAE) != 0;
+    l1_entry_remember(vcpu);
     if (bad || (pae && (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)) != 0 && !pdptes_load(vcpu))) {
         fault_gp(vcpu);
         return;

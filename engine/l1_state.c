@@ -60,6 +60,7 @@ void nvmx_reset_l1(struct nvmx_vcpu *vcpu)
         {F_GUEST_ACTIVITY_STATE, ACTIVITY_WAIT_FOR_SIPI},
     };
     l1_leave_vmx(vcpu);
+    vcpu->l1_entry.can_undo = false;
     vcpu->init_pending = false;
     for (unsigned i = 0; i < sizeof initial / sizeof initial[0]; i++)
         vmcs_write(vcpu, initial[i].field, initial[i].value);

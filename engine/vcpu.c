@@ -200,27 +200,30 @@ static void entry_not_made(struct nvmx_vcpu *vcpu)
 }
 
 // The processor refused an entry of L2 that our checks had passed, with a VMfail: L1 gets the same.
-static void entry_refused(struct nvmx_vcpu *vcpu)
+static enum nvmx_outcome entry_refused(struct nvmx_vcpu *vcpu)
 {
     uint32_t error = (uint32_t)vmcs_read(vcpu, F_VM_INSTRUCTION_ERROR);
     if (error == 7 && tpr_race_lost(vcpu)) {
         entry_not_made(vcpu);
-        return;
+        return NVMX_CONTINUE;
     }
     tpr_race_restore(vcpu);
-    if (!vcpu->in_l2)
-        port_bug("VM entry of L1 failed with VM-instruction error", error, vcpu->vmcs01.launched);
+    if (!vcpu->in_l2) {
+        entry_not_made(vcpu);
+        return l1_entry_failed(vcpu, error, 0);
+    }
     detector_report(vcpu, "DETECTOR: VMfail of an entry that passed every check; error, entry pending", error,
                     vcpu->entry_pending);
     entry_forget(vcpu);
     if (!vcpu->entry_pending) { // L2 was running: there is no VMLAUNCH of L1's that could fail
         reflect_failed_entry(vcpu, EXIT_ENTRY_FAILURE_GUEST_STATE, 0);
-        return;
+        return NVMX_CONTINUE;
     }
     vcpu->in_l2 = false;
     vcpu->entry_pending = false;
     vmcs_make_current(vcpu, &vcpu->vmcs01);
     instruction_fail(vcpu, error);
+    return NVMX_CONTINUE;
 }
 
 // A failed entry of L1's is L1's; one that L1 knows nothing of was not made, and whoever was to run has the
@@ -270,10 +273,8 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
         entry_not_made(vcpu);
         return NVMX_CONTINUE;
     }
-    if (status != VMX_SUCCEED) {
-        entry_refused(vcpu);
-        return NVMX_CONTINUE;
-    }
+    if (status != VMX_SUCCEED)
+        return entry_refused(vcpu);
     tpr_race_restore(vcpu);
     if (vcpu->shutdown)
         shutdown_after_exit(vcpu);
@@ -286,9 +287,10 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
         return NVMX_CONTINUE;
     }
     if ((vcpu->exit.reason & EXIT_REASON_ENTRY_FAILURE) != 0) {
-        if (!l2)
-            port_bug("VM entry of L1 failed; reason, qualification", vcpu->exit.reason,
-                     vcpu->exit.qualification);
+        if (!l2) {
+            event_undo_prepare(vcpu);
+            return l1_entry_failed(vcpu, vcpu->exit.reason, vcpu->exit.qualification);
+        }
         detector_report(vcpu, "DETECTOR: failure of an entry that passed every check; reason, qualification",
                         vcpu->exit.reason, vcpu->exit.qualification);
         entry_forget(vcpu);
@@ -298,6 +300,8 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
     vmcs->launched = true;
     if (l2)
         vcpu->vmcs12.launched = true;
+    else
+        vcpu->l1_entry.can_undo = vcpu->l1_entry.is_reset = false;
     vcpu->entry_pending = false;
     if (vcpu->overlooked.changed)
         overlooked_after_exit(vcpu);

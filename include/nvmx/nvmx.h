@@ -201,6 +201,14 @@ struct vmcs_shadow12 {
     struct vmcs vmcs;
 };
 
+// L1's own next VM entry, should the processor refuse it (l1_entry.c). All 0 once L1 has been entered.
+struct l1_entry {
+    bool can_undo; // L0 has carried out a MOV to CR0 or CR4 since, and this is what was before
+    bool has_pdpte;
+    bool is_reset; // L1's state is as after INIT, because an entry was refused already
+    uint64_t rip, cr0, cr4, efer, entry_controls, interruptibility, pending_debug, pdpte[4];
+};
+
 struct nvmx_vcpu {
     struct nvmx_regs regs;   // of whoever ran last: L1 or L2
     struct hw_cpu *cpu;      // the logical processor that the vcpu is loaded on; NULL: none
@@ -237,6 +245,7 @@ struct nvmx_vcpu {
     struct ept02 ept02;
     struct learned_bits learned_msr, learned_io;
     struct overlooked overlooked;
+    struct l1_entry l1_entry;
 
     struct nvmx_vcpu_config config;
     struct field_set exists_l1, exists_hardware;    // by the offered and by the hardware's controls

@@ -29,6 +29,7 @@ struct world_config {
     bool exits_before_cpl;     // ... or that one, of XSETBV
     uint32_t l0_exceptions;    // exception bitmap of L0's own; L0 raises what it gets again
     bool l0_contains_exits;    // L0 leaves what it does not expect to nvmx_contain_exit; else the test ends
+    bool l0_expects_refusals;  // ... or breaks a rule of vmcs01's on purpose; else the DETECTOR ends the test
     bool l0_emulates_x2apic;   // L1's x2APIC MSRs are L0's emulation, and not the processor's
     uint32_t ept02_pool_pages; // 0: 256
     uint16_t vpid02_count;     // VPIDs that L0 gives a vcpu for its L2s; 0: 4
