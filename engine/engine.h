@@ -229,8 +229,18 @@ enum ept12_result ept12_walk(struct nvmx_vcpu *vcpu, uint64_t eptp12, l2pa_t add
 bool ept12_has_flags(const struct ept12_leaf *leaf, bool write);
 bool ept12_set_flags(struct nvmx_vcpu *vcpu, const struct ept12_leaf *leaf,
                      bool write); // false: L1 changed one
-// Maps the page around `address` in the current root, with these of ept12's rights; false: it was there.
-bool ept02_fill(struct nvmx_vcpu *vcpu, l2pa_t address, const struct ept12_leaf *leaf, uint64_t rights);
+// Maps the page around `address` in the current root, with these of ept12's rights, for `access`. Where L1
+// has no memory, L2 reads and fetches ones; a write is a step (step.c), at whose end it is gone.
+enum ept02_filled {
+    EPT02_CHANGED,
+    EPT02_UNCHANGED, // it was there
+    EPT02_REFUSED,   // ept12 permits the access, and L0 does not
+};
+enum ept02_filled ept02_fill(struct nvmx_vcpu *vcpu, l2pa_t address, const struct ept12_leaf *leaf,
+                             uint64_t rights, uint64_t access);
+void ept02_close_holes(struct nvmx_vcpu *vcpu);
+// What hardware gets for a page that L1 does not have: of ones, as of now.
+l0pa_t ept02_hardware_page(struct nvmx_vcpu *vcpu);
 
 // --- shadow.c: all with vmcs01 current, before and after
 // ------------------------------------------------------------
@@ -335,12 +345,18 @@ bool tpr_race_lost(struct nvmx_vcpu *vcpu);    // VMfail 7 because VTPR has chan
 void tpr_race_restore(struct nvmx_vcpu *vcpu); // behind an exit
 bool posted_process(struct nvmx_vcpu *vcpu);   // false: L1's other processors were always faster; call again
 
-void event_prepare(struct nvmx_vcpu *vcpu);            // before an entry: what is injected
-void event_undo_prepare(struct nvmx_vcpu *vcpu);       // ... and nothing was entered
-void event_after_exit(struct nvmx_vcpu *vcpu);         // what the exit interrupted the delivery of
-void event_pend_mtf_exit(struct nvmx_vcpu *vcpu);      // at the next boundary of L2, before all else there
-void event_leave_vmcs(struct nvmx_vcpu *vcpu);         // the current VMCS is about to be another
-bool event_is_nmi_window_exit(struct nvmx_vcpu *vcpu); // L0's own: run again
+void event_prepare(struct nvmx_vcpu *vcpu);       // before an entry: what is injected
+void event_undo_prepare(struct nvmx_vcpu *vcpu);  // ... and nothing was entered
+void event_after_exit(struct nvmx_vcpu *vcpu);    // what the exit interrupted the delivery of
+void event_pend_mtf_exit(struct nvmx_vcpu *vcpu); // at the next boundary of L2, before all else there
+void event_leave_vmcs(struct nvmx_vcpu *vcpu);    // the current VMCS is about to be another
+bool event_is_own_exit(struct nvmx_vcpu *vcpu);   // L0's own, of a window or a step: run again
 bool event_l1_wants_exception(const struct nvmx_vcpu *vcpu, uint32_t vector, uint32_t error_code);
+
+// --- step.c
+void step_end(struct nvmx_vcpu *vcpu); // if there is one: its clean-up
+// The current VMCS's pin-based and primary controls: what they would be, with the NMI window and the step.
+void step_compose_controls(struct nvmx_vcpu *vcpu);
+void step_write_control(struct nvmx_vcpu *vcpu, enum vmcs_field field, uint64_t value);
 
 #endif

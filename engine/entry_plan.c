@@ -15,7 +15,7 @@ static uint64_t plan_page(struct nvmx_vcpu *vcpu, uint64_t address)
 {
     struct port_mapping mapping;
     if (!port_l1_translate(vcpu, l1pa(address), &mapping) || !mapping.readable || !mapping.writable)
-        return vcpu->ept02.void_page.value;
+        return ept02_hardware_page(vcpu).value;
     return mapping.l0.value;
 }
 

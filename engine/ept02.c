@@ -14,14 +14,19 @@ static l0pa_t pool_page(const struct ept02 *ept02, uint32_t number)
     return l0pa(ept02->pool.value + number * PAGE_SIZE);
 }
 
-// Page 0 of the pool backs what L1 does not have; the roots follow.
+// The pool's first pages are of ones and stand where L1 has nothing; the roots follow.
+enum { ONES_PAGE, SCRATCH_PAGE, HARDWARE_PAGE, FIRST_ROOT };
+
 void ept02_init(struct ept02 *ept02, l0pa_t pool, uint32_t pages)
 {
-    *ept02 =
-        (struct ept02){.pool = pool, .pool_pages = pages, .fresh = 1 + EPT02_ROOT_COUNT, .void_page = pool};
-    page_fill(ept02->void_page, ~0ull);
+    *ept02 = (struct ept02){.pool = pool, .pool_pages = pages, .fresh = FIRST_ROOT + EPT02_ROOT_COUNT};
+    ept02->ones_page = pool_page(ept02, ONES_PAGE);
+    ept02->scratch_page = pool_page(ept02, SCRATCH_PAGE);
+    ept02->hardware_page = pool_page(ept02, HARDWARE_PAGE);
+    for (uint32_t i = 0; i < FIRST_ROOT; i++)
+        page_fill(pool_page(ept02, i), ~0ull);
     for (uint32_t i = 0; i < EPT02_ROOT_COUNT; i++) {
-        ept02->root[i].pml4 = pool_page(ept02, 1 + i);
+        ept02->root[i].pml4 = pool_page(ept02, FIRST_ROOT + i);
         page_fill(ept02->root[i].pml4, 0);
     }
 }
@@ -228,16 +233,76 @@ static bool leaf_install(struct nvmx_vcpu *vcpu, l2pa_t address, unsigned level,
     return true;
 }
 
+// The leaf that maps the address, if the root still has one.
+static uint64_t *leaf_find(const struct ept02_root *root, l2pa_t address)
+{
+    l0pa_t table = root->pml4;
+    for (unsigned at = 3;; at--) {
+        uint64_t *entry = (uint64_t *)port_l0_map(table) + (address.value >> (PAGE_SHIFT + 9 * at) & 511);
+        if (at == 0)
+            return entry;
+        if (!entry_is_table(*entry, at))
+            return NULL;
+        table = l0pa(*entry & EPT_ADDRESS);
+    }
+}
+
+// L2 writes where L1 has nothing: for one instruction there is a page that takes it.
+static void hole_open(struct nvmx_vcpu *vcpu, l2pa_t address)
+{
+    struct ept02 *ept02 = &vcpu->ept02;
+    if (ept02->open_count != 0 && ept02->open_root != ept02->current)
+        ept02_close_holes(vcpu); // L2 changed its EPT pointer in between
+    ept02->open_root = ept02->current;
+    if (ept02->open_count < EPT02_OPEN_MAX)
+        ept02->open[ept02->open_count] = address;
+    ept02->open_count++;
+    nvmx_step_begin(vcpu);
+}
+
+void ept02_close_holes(struct nvmx_vcpu *vcpu)
+{
+    struct ept02 *ept02 = &vcpu->ept02;
+    struct ept02_root *root = &ept02->root[ept02->open_root];
+    if (ept02->open_count == 0)
+        return;
+    if (ept02->open_count > EPT02_OPEN_MAX)
+        root_drop(vcpu, root);
+    for (uint32_t i = 0; i < ept02->open_count && i < EPT02_OPEN_MAX; i++) {
+        uint64_t *leaf = leaf_find(root, ept02->open[i]);
+        if (leaf != NULL && (*leaf & EPT_ADDRESS) == ept02->scratch_page.value)
+            *leaf = (*leaf & ~(EPT_ADDRESS | EPT_WRITE)) | ept02->ones_page.value;
+    }
+    hw_invept(vcpu->cpu, INVEPT_SINGLE_CONTEXT, root_pointer(root));
+    ept02->open_count = 0;
+    page_fill(ept02->scratch_page, ~0ull);
+}
+
+l0pa_t ept02_hardware_page(struct nvmx_vcpu *vcpu)
+{
+    page_fill(vcpu->ept02.hardware_page, ~0ull);
+    return vcpu->ept02.hardware_page;
+}
+
 // Both mappings in one: as large as both allow and the processor offers. The memory type is L1's, as it would
 // be on the processor, where EPT takes the place of the MTRRs.
-bool ept02_fill(struct nvmx_vcpu *vcpu, l2pa_t address, const struct ept12_leaf *leaf12, uint64_t rights)
+enum ept02_filled ept02_fill(struct nvmx_vcpu *vcpu, l2pa_t address, const struct ept12_leaf *leaf12,
+                             uint64_t rights, uint64_t access)
 {
     uint64_t caps = vcpu->config.hardware->msr[MSR_IA32_VMX_EPT_VPID_CAP - CAPS_MSR_FIRST];
     uint64_t l1_address = leaf12->address | (address.value & (leaf12->size - 1));
     struct port_mapping mapping01;
     if (!port_l1_translate(vcpu, l1pa(l1_address), &mapping01)) {
+        bool write = (access & EPT_WRITE) != 0;
         mapping01 = (struct port_mapping){
-            .l0 = vcpu->ept02.void_page, .size = PAGE_SIZE, .readable = true, .writable = true};
+            .l0 = write ? vcpu->ept02.scratch_page : vcpu->ept02.ones_page,
+            .size = PAGE_SIZE,
+            .readable = true,
+            .writable = write,
+            .executable = true,
+        };
+        if (write)
+            hole_open(vcpu, address);
     }
     rights &= (mapping01.readable ? EPT_READ : 0) | (mapping01.writable ? EPT_WRITE : 0) |
               (mapping01.executable ? EPT_EXECUTE_ANY : 0);
@@ -250,5 +315,9 @@ bool ept02_fill(struct nvmx_vcpu *vcpu, l2pa_t address, const struct ept12_leaf 
     uint64_t l0_page = mapping01.l0.value & ~page_mask & EPT_ADDRESS;
     leaf |= l0_page | (uint64_t)leaf12->memory_type << EPT_TYPE_SHIFT |
             (leaf12->ignore_pat ? EPT_IGNORE_PAT : 0) | (level > 0 ? EPT_LARGE : 0);
-    return leaf_install(vcpu, address, level, leaf);
+    bool changed = leaf_install(vcpu, address, level, leaf);
+    if ((access & (EPT_READ | EPT_WRITE) & ~rights) != 0 ||
+        ((access & EPT_EXECUTE) != 0 && (rights & EPT_EXECUTE_ANY) == 0))
+        return EPT02_REFUSED;
+    return changed ? EPT02_CHANGED : EPT02_UNCHANGED;
 }

@@ -167,9 +167,11 @@ enum route ept_fault_route(struct nvmx_vcpu *vcpu)
         if (!write && !dirty)
             rights &= ~EPT_WRITE; // the first write shall miss
     }
-    bool changed = ept02_fill(vcpu, address, &leaf, rights);
+    enum ept02_filled filled = ept02_fill(vcpu, address, &leaf, rights, access);
+    if (filled == EPT02_REFUSED) // by ept01: to execute it again would not end
+        return ROUTE_TO_L0;
     // The processor refused what ept02 says: the linear address is of the other mode.
-    if (undecided && !changed)
+    if (undecided && filled == EPT02_UNCHANGED)
         return violate(vcpu, access, &leaf);
     return run_again(vcpu);
 }

@@ -53,27 +53,25 @@ static uint32_t nmi_window_control(const struct nvmx_vcpu *vcpu)
 // exiting). On a processor without these the NMI waits for the next exit.
 static void nmi_window_open(struct nvmx_vcpu *vcpu)
 {
-    struct vmcs *vmcs = vcpu->current;
     if ((nvmx_caps_allowed1(vcpu->config.hardware, CAPS_PIN) & PIN_VIRTUAL_NMIS) == 0)
         return;
-    if (!vcpu->nmi_window) {
-        vcpu->nmi_window_pin = vmcs->written[F_PIN_BASED_CONTROLS];
-        vcpu->nmi_window_primary = vmcs->written[F_PRIMARY_CONTROLS];
-    }
     vcpu->nmi_window = true;
-    vmcs_write_if_changed(vcpu, vmcs, F_PIN_BASED_CONTROLS,
-                          vcpu->nmi_window_pin | PIN_NMI_EXITING | PIN_VIRTUAL_NMIS);
-    vmcs_write_if_changed(vcpu, vmcs, F_PRIMARY_CONTROLS,
-                          vcpu->nmi_window_primary | nmi_window_control(vcpu));
+    vcpu->nmi_window_control = nmi_window_control(vcpu);
+    step_compose_controls(vcpu);
 }
 
-void event_leave_vmcs(struct nvmx_vcpu *vcpu)
+static void nmi_window_close(struct nvmx_vcpu *vcpu)
 {
     if (!vcpu->nmi_window)
         return;
     vcpu->nmi_window = false;
-    vmcs_write_if_changed(vcpu, vcpu->current, F_PIN_BASED_CONTROLS, vcpu->nmi_window_pin);
-    vmcs_write_if_changed(vcpu, vcpu->current, F_PRIMARY_CONTROLS, vcpu->nmi_window_primary);
+    step_compose_controls(vcpu);
+}
+
+void event_leave_vmcs(struct nvmx_vcpu *vcpu)
+{
+    nmi_window_close(vcpu);
+    step_end(vcpu);
 }
 
 // Does whoever runs next block NMIs? With virtual NMIs of L1's, L2's blocking is about virtual ones.
@@ -155,7 +153,7 @@ static void event_take_nmi(struct nvmx_vcpu *vcpu)
         reflect_exit(vcpu);
         return;
     }
-    event_leave_vmcs(vcpu);
+    nmi_window_close(vcpu);
     nmi_is_taken(vcpu, 1);
     vcpu->event = event_make(EVENT_NMI, VECTOR_NMI);
 }
@@ -179,7 +177,7 @@ static void event_take_machine_check(struct nvmx_vcpu *vcpu)
         nmi_window_open(vcpu);
         return;
     }
-    event_leave_vmcs(vcpu); // an NMI that waits opens it again
+    nmi_window_close(vcpu); // an NMI that waits opens it again
     vcpu->machine_check_pending = false;
     if (vmcs_read(vcpu, F_GUEST_ACTIVITY_STATE) == ACTIVITY_WAIT_FOR_SIPI)
         return;
@@ -212,15 +210,24 @@ static void event_take_init(struct nvmx_vcpu *vcpu)
     reflect_exit(vcpu);
 }
 
-// Exits that exist only because of nmi_window_open: the window, and NMIs that arrive while it is awaited.
-bool event_is_nmi_window_exit(struct nvmx_vcpu *vcpu)
+// The end of an instruction was awaited for a step of L0's, for an NMI, and by L1, in any combination.
+static bool trap_is_own(struct nvmx_vcpu *vcpu)
 {
+    bool own = vcpu->step || (vcpu->nmi_window && vcpu->nmi_window_control == PRIMARY_MONITOR_TRAP_FLAG);
+    step_end(vcpu);
+    return own && !(vcpu->in_l2 && route_l2_exit(vcpu) == ROUTE_TO_L1);
+}
+
+// Exits that exist only because of a step or of nmi_window_open: the window, and NMIs that arrive while it is
+// awaited.
+bool event_is_own_exit(struct nvmx_vcpu *vcpu)
+{
+    if (vcpu->exit.reason == EXIT_MONITOR_TRAP_FLAG)
+        return trap_is_own(vcpu);
     if (!vcpu->nmi_window)
         return false;
     if (vcpu->exit.reason == EXIT_NMI_WINDOW)
         return true;
-    if (vcpu->exit.reason == EXIT_MONITOR_TRAP_FLAG)
-        return route_l2_exit(vcpu) != ROUTE_TO_L1; // L1 awaits none
     bool nmi =
         vcpu->exit.reason == EXIT_EXCEPTION_OR_NMI && event_type(vcpu->exit.interruption_info) == EVENT_NMI;
     if (nmi)

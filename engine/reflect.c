@@ -248,6 +248,7 @@ void reflect_failed_entry(struct nvmx_vcpu *vcpu, uint32_t basic_reason, uint64_
     // What the host state does not load, L1 has of its own, or of the guest state when that was loaded
     // already.
     bool guest_state_loaded = basic_reason == EXIT_ENTRY_FAILURE_MSR_LOADING;
+    event_leave_vmcs(vcpu);
     vmcs_make_current(vcpu, guest_state_loaded ? &vcpu->vmcs02 : &vcpu->vmcs01);
     uint64_t efer = vmcs_read(vcpu, F_GUEST_IA32_EFER), pat = vmcs_read(vcpu, F_GUEST_IA32_PAT);
     vcpu->vmcs12.field[F_EXIT_REASON] = basic_reason | EXIT_REASON_ENTRY_FAILURE;

@@ -124,6 +124,7 @@ static void put_l2(struct nvmx_vcpu *vcpu, uint8_t *at)
 
 void nvmx_state_get(struct nvmx_vcpu *vcpu, void *state)
 {
+    step_end(vcpu); // no part of the state: the instruction misses again
     shadow12_close(vcpu);
     if (!vcpu->in_l2) {
         shadow_collect(vcpu);

@@ -219,6 +219,7 @@ static enum nvmx_outcome entry_refused(struct nvmx_vcpu *vcpu)
         reflect_failed_entry(vcpu, EXIT_ENTRY_FAILURE_GUEST_STATE, 0);
         return NVMX_CONTINUE;
     }
+    event_leave_vmcs(vcpu);
     vcpu->in_l2 = false;
     vcpu->entry_pending = false;
     vmcs_make_current(vcpu, &vcpu->vmcs01);
@@ -306,7 +307,7 @@ enum nvmx_outcome nvmx_run(struct nvmx_vcpu *vcpu)
     if (vcpu->overlooked.changed)
         overlooked_after_exit(vcpu);
     event_after_exit(vcpu);
-    if (event_is_nmi_window_exit(vcpu) || exit_is_privilege_fault(vcpu, basic))
+    if (event_is_own_exit(vcpu) || exit_is_privilege_fault(vcpu, basic))
         return NVMX_CONTINUE;
     if (!l2) {
         if (basic == EXIT_CONTROL_REGISTER_ACCESS)
@@ -344,6 +345,10 @@ void nvmx_write(struct nvmx_vcpu *vcpu, enum vmcs_field field, uint64_t value)
         l1_cr_write_state(vcpu, l1_cr0(vcpu), value);
         return;
     }
+    if (field == F_PIN_BASED_CONTROLS || field == F_PRIMARY_CONTROLS) {
+        step_write_control(vcpu, field, value);
+        return;
+    }
     vmcs_write(vcpu, field, value);
     if (field == F_GUEST_ACTIVITY_STATE)
         vcpu->shutdown = value == ACTIVITY_SHUTDOWN;
@@ -370,4 +375,5 @@ void nvmx_skip_instruction(struct nvmx_vcpu *vcpu)
                    vmcs_read(vcpu, F_GUEST_PENDING_DEBUG_EXCEPTIONS) | 1ull << 14);
     if (vcpu->in_l2 && (vmcs12_primary(vcpu) & PRIMARY_MONITOR_TRAP_FLAG) != 0)
         event_pend_mtf_exit(vcpu);
+    step_end(vcpu); // that was the instruction
 }

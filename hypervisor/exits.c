@@ -125,7 +125,7 @@ static void handle_xsetbv(struct vcpu *vcpu)
 static void handle_ept_violation(struct vcpu *vcpu)
 {
     uint64_t address = vcpu->nvmx.exit.guest_physical_address;
-    if (!vcpu->nvmx.in_l2 && hole_handle_violation(vcpu, address))
+    if (hole_handle_violation(vcpu, address))
         return;
     port_log(&vcpu->nvmx, "a physical address that L1 does not have: #GP; address, RIP", address,
              nvmx_read(&vcpu->nvmx, F_GUEST_RIP));
@@ -156,7 +156,6 @@ static exit_handler *const handlers[EXIT_REASON_COUNT] = {
     [EXIT_IO_INSTRUCTION] = io_handle_exit,
     [EXIT_RDMSR] = msr_handle_read_exit,
     [EXIT_WRMSR] = msr_handle_write_exit,
-    [EXIT_MONITOR_TRAP_FLAG] = hole_handle_step,
     [EXIT_EPT_VIOLATION] = handle_ept_violation,
     [EXIT_EPT_MISCONFIGURATION] = handle_ept_misconfiguration,
     [EXIT_XSETBV] = handle_xsetbv,

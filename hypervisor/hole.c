@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 // The writing instruction is executed once with the range mapped to a scratch page of this vcpu, and then the
-// map is closed again: whatever the instruction is, there is nothing to decode.
+// map is closed again: whatever the instruction is, there is nothing to decode. Of L1, or of an L2 that runs
+// without EPT of L1's: on ept01, too.
 #include "hole.h"
 
 #include "direct_map.h"
 #include "ept01.h"
-#include "log.h"
 #include "reserve.h"
 #include "string.h"
+
+#include <nvmx/port.h>
 
 void hole_init(struct vcpu *vcpu)
 {
@@ -16,37 +18,27 @@ void hole_init(struct vcpu *vcpu)
     vcpu->open_ept_pointer = ept01_build_open(vcpu->hole_scratch);
 }
 
-static bool can_step(const struct vcpu *vcpu)
-{
-    return (nvmx_caps_allowed1(vcpu->nvmx.config.hardware, CAPS_PRIMARY) & PRIMARY_MONITOR_TRAP_FLAG) != 0;
-}
-
-static void set_stepping(struct vcpu *vcpu, bool stepping)
-{
-    struct nvmx_vcpu *nvmx = &vcpu->nvmx;
-    uint64_t primary = nvmx_read(nvmx, F_PRIMARY_CONTROLS) & ~(uint64_t)PRIMARY_MONITOR_TRAP_FLAG;
-    nvmx_write(nvmx, F_PRIMARY_CONTROLS, primary | (stepping ? PRIMARY_MONITOR_TRAP_FLAG : 0));
-    nvmx_write(nvmx, F_EPT_POINTER, stepping ? vcpu->open_ept_pointer : nvmx->config.policy.ept_pointer);
-    vcpu->hole_open = stepping;
-}
-
 bool hole_handle_violation(struct vcpu *vcpu, uint64_t address)
 {
-    if (!reserve_overlaps(address, address + 1))
+    struct nvmx_vcpu *nvmx = &vcpu->nvmx;
+    // With EPT of L1's, this is an access that the engine found refused: there is nothing to open.
+    if (!reserve_overlaps(address, address + 1) || vcpu->hole_open ||
+        nvmx_read(nvmx, F_EPT_POINTER) != nvmx->config.policy.ept_pointer)
         return false;
-    if (!can_step(vcpu)) { // L1 may then read back what it wrote; L0's memory stays out of reach all the same
-        nvmx_write(&vcpu->nvmx, F_EPT_POINTER, vcpu->open_ept_pointer);
-        log_line("L1 wrote to L0's memory range at %lx: it has a scratch page there now", address);
-        return true;
-    }
-    set_stepping(vcpu, true);
+    vcpu->hole_open = true;
+    nvmx_write(nvmx, F_EPT_POINTER, vcpu->open_ept_pointer);
+    if (!nvmx_step_begin(nvmx)) // it may read back what it wrote; L0's memory stays out of reach all the same
+        port_log(nvmx, "L0's memory range is written to: there is a scratch page for a while; address, RIP",
+                 address, nvmx_read(nvmx, F_GUEST_RIP));
     return true;
 }
 
-void hole_handle_step(struct vcpu *vcpu)
+void port_step_end(struct nvmx_vcpu *nvmx)
 {
+    struct vcpu *vcpu = vcpu_of(nvmx);
     if (!vcpu->hole_open)
         return;
-    set_stepping(vcpu, false);
+    vcpu->hole_open = false;
+    nvmx_write(nvmx, F_EPT_POINTER, nvmx->config.policy.ept_pointer);
     memset(direct_map(vcpu->hole_scratch.value), 0xff, PAGE_SIZE);
 }

@@ -142,6 +142,7 @@ struct vpid02 {
 };
 
 #define EPT02_ROOT_COUNT 16
+#define EPT02_OPEN_MAX   8
 
 #define SHUTDOWN_FIELD_COUNT 10
 
@@ -164,7 +165,12 @@ struct ept02 {
     uint64_t clock;
     uint64_t fill_count;    // translations that were filled in
     uint64_t reclaim_count; // roots that were dropped because the pool was empty
-    l0pa_t void_page;       // what L1-physical addresses are backed with where L1 has nothing
+    // What L1-physical addresses are backed with where L1 has nothing: for L2's reads, for its writes, and
+    // for what hardware uses by itself.
+    l0pa_t ones_page, scratch_page, hardware_page;
+    l2pa_t open[EPT02_OPEN_MAX]; // pages of open_root that map the scratch page
+    uint32_t open_count;         // more than there is room for: so many more
+    uint32_t open_root;
 };
 
 // L1's current VMCS as L1 wrote it: a copy in L0's memory. The rest of what L1 believes lives in L1's region.
@@ -210,15 +216,18 @@ struct l1_entry {
 };
 
 struct nvmx_vcpu {
-    struct nvmx_regs regs;   // of whoever ran last: L1 or L2
-    struct hw_cpu *cpu;      // the logical processor that the vcpu is loaded on; NULL: none
-    struct nvmx_cpu *last;   // ... and was loaded on last: where its VMCSs are active, if they are
-    struct nvmx_exit exit;   // the last VM exit
-    bool in_l2;              // the VMCS to enter is vmcs02
-    bool entry_pending;      // L1's VMLAUNCH/VMRESUME succeeded, and L2 has not run since
-    struct nvmx_event event; // injected at the next entry
-    bool nmi_window;         // the current VMCS has NMI-window exiting because an NMI waits
-    uint64_t nmi_window_pin, nmi_window_primary; // the controls without it
+    struct nvmx_regs regs;       // of whoever ran last: L1 or L2
+    struct hw_cpu *cpu;          // the logical processor that the vcpu is loaded on; NULL: none
+    struct nvmx_cpu *last;       // ... and was loaded on last: where its VMCSs are active, if they are
+    struct nvmx_exit exit;       // the last VM exit
+    bool in_l2;                  // the VMCS to enter is vmcs02
+    bool entry_pending;          // L1's VMLAUNCH/VMRESUME succeeded, and L2 has not run since
+    struct nvmx_event event;     // injected at the next entry
+    bool nmi_window;             // the current VMCS has NMI-window exiting because an NMI waits
+    uint32_t nmi_window_control; // ... or this one of the primary controls
+    bool step;     // L0 has one instruction of the current VMCS's guest executed (nvmx_step_begin)
+    bool composed; // by either of them, its controls are other ones than these
+    uint64_t base_pin, base_primary;
     uint32_t nmi_pending; // NMIs that reached L0 and are L1's (or L2's); nvmx_pend_nmi interrupts anything
     bool machine_check_pending;    // a machine check reached L0 that L1 (or L2) can go on after
     struct nvmx_event entry_event; // what the last event_prepare has put into the VMCS; info 0: nothing
@@ -318,6 +327,13 @@ void nvmx_skip_instruction(struct nvmx_vcpu *vcpu);
 // A hardware exception for the next entry. has_error: error_code is pushed. In L2, the exit that L1's
 // exception bitmap asks for is taken instead.
 void nvmx_raise(struct nvmx_vcpu *vcpu, uint32_t vector, bool has_error, uint32_t error_code);
+
+// Whoever ran last executes one instruction (or takes one event), and then port_step_end is called, before
+// anything else runs: before L1 when that instruction exits to L1. Neither NMIs that wait for their window
+// nor L1's own monitor trap flag disturb it, nor does the end of it them. false: the processor has no monitor
+// trap flag, and the step ends only when L1 runs instead of L2, or the other way round. (nvmx_state_get ends
+// it.)
+bool nvmx_step_begin(struct nvmx_vcpu *vcpu);
 
 // An exit that L0 asks for nowhere and has no handler for: an instruction (and a basic reason that exits.def
 // does not know) becomes #UD in whoever executed it; an event is over, and an exception is delivered. Each

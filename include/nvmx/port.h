@@ -77,6 +77,10 @@ void port_end_interrupt(struct nvmx_vcpu *vcpu);
 // with nvmx_vcpu_config.entry_overlooks_events.
 bool port_interrupt_is_due(struct nvmx_vcpu *vcpu);
 
+// A step ends (nvmx_step_begin): of L0's, or of the engine's, when there may be nothing to do. Called with
+// the VMCS current that it was begun with.
+void port_step_end(struct nvmx_vcpu *vcpu);
+
 // We have a bug: say `what` and two numbers, dump, stop. No input from L1 or L2 may lead here.
 _Noreturn void port_bug(const char *what, uint64_t a, uint64_t b);
 

@@ -13,7 +13,9 @@
 
 static struct {
     uint64_t ept01, msr_bitmap, io_bitmap_a, io_bitmap_b;
-    uint64_t ones; // a page of them
+    uint64_t ones, scratch; // pages of them: to read, and to write during a step
+    uint64_t open[8];       // L1-physical pages that map scratch
+    unsigned open_count;
 } l0;
 
 static uint64_t take_page(void)
@@ -83,17 +85,38 @@ static void build_ept01(void)
     }
     l0.ones = take_page();
     memset(l0_memory(l0.ones), 0xff, PAGE_SIZE);
+    l0.scratch = take_page();
+    memset(l0_memory(l0.scratch), 0xff, PAGE_SIZE);
     world->machine->l0_page[l0.ones >> PAGE_SHIFT] = 0; // guests may read this one
+    world->machine->l0_page[l0.scratch >> PAGE_SHIFT] = 0;
+    l0.open_count = 0;
 }
 
-// Where L1 has no memory, the bus of the bare machine answers with ones.
+// Where L1 has no memory, the bus of the bare machine answers with ones, and drops what is written.
 void l0_map_hole(struct virtual_processor *p)
 {
     uint64_t at = p->vcpu->exit.guest_physical_address;
+    if (at >= L1_RAM_SIZE && (p->vcpu->exit.qualification & 2) != 0 &&
+        l0.open_count < sizeof(l0.open) / sizeof(l0.open[0])) {
+        l0.open[l0.open_count++] = at & PAGE_MASK;
+        map_in_ept01(at & PAGE_MASK, l0.scratch, 1, EPT_RWX);
+        nvmx_step_begin(p->vcpu);
+        return;
+    }
     if (at < L1_RAM_SIZE || (p->vcpu->exit.qualification & 2))
         rule_broken(p->cpu, "an EPT violation at L1-physical %#llx (%#llx) is left to L0, which maps it",
                     (unsigned long long)at, (unsigned long long)p->vcpu->exit.qualification);
     map_in_ept01(at & PAGE_MASK, l0.ones, 1, EPT_RWX & ~2ull);
+}
+
+void port_step_end(struct nvmx_vcpu *vcpu)
+{
+    if (l0.open_count == 0)
+        return;
+    while (l0.open_count > 0)
+        map_in_ept01(l0.open[--l0.open_count], l0.ones, 1, EPT_RWX & ~2ull);
+    hw_invept(vcpu->cpu, INVEPT_SINGLE_CONTEXT, l0.ept01);
+    memset(l0_memory(l0.scratch), 0xff, PAGE_SIZE);
 }
 
 static void set_bit(uint64_t bitmap, unsigned bit)
@@ -244,8 +267,10 @@ void l0_add_vcpu(struct virtual_processor *p, const struct registers *start)
     p->vcpu->l0_data = p;
     nvmx_vcpu_load(p->vcpu, &world->l0_cpu[cpu_index(p->cpu)]);
     write_start_state(p->vcpu, start);
-    // The one page of L0's that an L2 may reach: what the engine puts where L1 has no memory.
-    world->machine->l0_page[p->vcpu->ept02.void_page.value >> PAGE_SHIFT] = 0;
+    // The pages of L0's that an L2 may reach: what the engine puts where L1 has no memory.
+    world->machine->l0_page[p->vcpu->ept02.ones_page.value >> PAGE_SHIFT] = 0;
+    world->machine->l0_page[p->vcpu->ept02.scratch_page.value >> PAGE_SHIFT] = 0;
+    world->machine->l0_page[p->vcpu->ept02.hardware_page.value >> PAGE_SHIFT] = 0;
 }
 
 void l0_end(void)

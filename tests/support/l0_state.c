@@ -99,7 +99,8 @@ void l0_maybe_save_and_restore(struct virtual_processor *p)
     if (world->between_exits != NULL && world->between_exits())
         world->between_exits = NULL;
     unsigned one_in = world->save_restore_one_in;
-    if (one_in != 0 && (one_in == 1 || world_random() % one_in == 0) && !is_another_miss(p))
+    if (one_in != 0 && (one_in == 1 || world_random() % one_in == 0) && !is_another_miss(p) &&
+        (!p->vcpu->step || p->vcpu->in_l2)) // L1's write to a hole would miss for ever
         l0_save_and_restore();
 }
 
