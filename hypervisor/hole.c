@@ -33,12 +33,12 @@ bool hole_handle_violation(struct vcpu *vcpu, uint64_t address)
     return true;
 }
 
-void port_step_end(struct nvmx_vcpu *nvmx)
+void port_step_end(struct nvmx_vcpu *vcpu)
 {
-    struct vcpu *vcpu = vcpu_of(nvmx);
-    if (!vcpu->hole_open)
+    struct vcpu *own = vcpu_of(vcpu);
+    if (!own->hole_open)
         return;
-    vcpu->hole_open = false;
-    nvmx_write(nvmx, F_EPT_POINTER, nvmx->config.policy.ept_pointer);
-    memset(direct_map(vcpu->hole_scratch.value), 0xff, PAGE_SIZE);
+    own->hole_open = false;
+    nvmx_write(vcpu, F_EPT_POINTER, vcpu->config.policy.ept_pointer);
+    memset(direct_map(own->hole_scratch.value), 0xff, PAGE_SIZE);
 }

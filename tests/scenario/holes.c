@@ -186,12 +186,32 @@ static void writes_through_ept01(void)
     assert_true(l1_gpr(GPR_RBX) == ONES);
 }
 
+// Without the monitor trap flag L2 may read back what it wrote, until L1 runs.
+static void without_the_monitor_trap_flag(void)
+{
+    L2_PROGRAM(l2, WRITE(IN_HOLE, 0x4141), VMCALL, READ(GPR_RBX, IN_HOLE), WRITE(IN_HOLE + 8, 1),
+               READ(GPR_RSI, IN_HOLE), VMCALL);
+    l1_prepare(&l2);
+    map_holes(&l2);
+    l1_vmlaunch();
+    expect_exit(EXIT_VMCALL);
+    l1_resume_at(l2.code + 11);
+    expect_exit(EXIT_VMCALL);
+    assert_true(l1_gpr(GPR_RBX) == ONES);
+    assert_true(l1_gpr(GPR_RSI) == ONES);
+}
+
 static const struct CMUnitTest tests[] = {
-    BOTH(l2_fetches_from_a_hole),         BOTH(l2_writes_to_a_hole),
-    BOTH(a_write_over_two_pages),         BOTH(l2s_share_nothing),
-    BOTH(hardware_pages_share_nothing),   BOTH(l2s_page_tables_in_a_hole),
-    BOTH(l1_has_its_trap_behind_a_write), BOTH(l1_runs_in_the_middle_of_a_write),
+    BOTH(l2_fetches_from_a_hole),
+    BOTH(l2_writes_to_a_hole),
+    BOTH(a_write_over_two_pages),
+    BOTH(l2s_share_nothing),
+    BOTH(hardware_pages_share_nothing),
+    BOTH(l2s_page_tables_in_a_hole),
+    BOTH(l1_has_its_trap_behind_a_write),
+    BOTH(l1_runs_in_the_middle_of_a_write),
     BOTH(writes_through_ept01),
+    NESTED(without_the_monitor_trap_flag, .processor = &processor_sparse),
 };
 
 int main(void)

@@ -60,6 +60,22 @@ static void an_entry_ends_a_step_of_l1(void)
     assert_int_equal(trap_count(false), 0);
 }
 
+// The instruction that the step is for misses another page that L1 has to give.
+static void an_exit_ends_a_step_of_l2(void)
+{
+    L2_PROGRAM(l2, WRITE(IN_HOLE + 0xffc, 0x1122334455667788), VMCALL);
+    l1_prepare(&l2);
+    l1_ept_map(l2.eptp, IN_HOLE, HOLE, 0x1000, 0x1000, 7);
+    l1_ept_map(l2.eptp, IN_HOLE + 0x1000, L2_RAM + IN_HOLE + 0x1000, 0x1000, 0x1000, 1);
+    l1_vmlaunch();
+    expect_exit(EXIT_EPT_VIOLATION);
+    assert_false(world_vcpu()->step);
+    assert_false(world_vcpu()->composed);
+    assert_int_equal(world_vcpu()->ept02.open_count, 0);
+    l1_run(NOP);
+    assert_int_equal(trap_count(false), 0);
+}
+
 // An NMI waits for the end of the one that is in service in L1.
 static void a_step_while_an_nmi_waits_in_l1(void)
 {
@@ -128,6 +144,7 @@ static void a_step_that_l1_traps_while_an_nmi_waits(void)
 static const struct CMUnitTest tests[] = {
     NESTED(a_step_is_one_instruction, .keeps_caches = true),
     NESTED(an_entry_ends_a_step_of_l1, .keeps_caches = true),
+    NESTED(an_exit_ends_a_step_of_l2, .keeps_caches = true),
     NESTED(a_step_while_an_nmi_waits_in_l1, .keeps_caches = true),
     NESTED(a_step_while_an_nmi_waits_in_l2, .keeps_caches = true),
     NESTED(a_step_that_l1_traps_while_an_nmi_waits, .keeps_caches = true),
