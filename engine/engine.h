@@ -73,10 +73,26 @@ enum access_result l1_linear_read(struct nvmx_vcpu *vcpu, uint64_t linear, void 
 enum access_result l1_linear_write(struct nvmx_vcpu *vcpu, uint64_t linear, const void *from, uint32_t size);
 uint64_t l1_gpr_read(struct nvmx_vcpu *vcpu, uint32_t gpr);
 void l1_gpr_write(struct nvmx_vcpu *vcpu, uint32_t gpr, uint64_t value);
+// May an access of `size` bytes at `offset` go through this segment of L1's (SEG_*)? For L1 outside 64-bit
+// mode.
+enum segment { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS };
+bool l1_segment_allows(struct nvmx_vcpu *vcpu, uint32_t segment, uint64_t offset, uint32_t size, bool write);
+
+// Page-Fault Error Code. An access is told by its bits W and U.
+#define PF_P    0x01u
+#define PF_W    0x02u
+#define PF_U    0x04u
+#define PF_RSVD 0x08u
+#define PF_PK   0x20u
 // The physical address of a linear one by L1's paging, with its accessed and dirty bits set.
 // false: *error_code is a page fault's.
-bool l1_paging_walk(struct nvmx_vcpu *vcpu, uint64_t linear, bool write, l1pa_t *physical,
+bool l1_paging_walk(struct nvmx_vcpu *vcpu, uint64_t linear, uint32_t access, l1pa_t *physical,
                     uint32_t *error_code);
+// ... and the page fault is raised. Nothing of what is translated crosses a page.
+enum access_result l1_linear_translate(struct nvmx_vcpu *vcpu, uint64_t linear, uint32_t access,
+                                       l1pa_t *physical);
+// Into a hole: dropped; out of one: all ones.
+void l1_physical_access(struct nvmx_vcpu *vcpu, l1pa_t physical, void *buffer, uint32_t size, bool write);
 
 // --- instruction.c, inval.c: L1's VMX instructions
 // ------------------------------------------------------------- Carries out the VMX instruction that L1's

@@ -14,8 +14,6 @@
 #define INFO_BASE(info)         (((info) >> 23) & 15)
 #define INFO_BASE_INVALID       (1u << 27)
 
-enum segment { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS };
-
 bool l1_is_64bit(struct nvmx_vcpu *vcpu)
 {
     return (vmcs_read(vcpu, F_GUEST_IA32_EFER) & EFER_LMA) != 0 &&
@@ -52,6 +50,13 @@ static bool segment_allows(uint32_t rights, uint32_t limit, uint64_t offset, uin
     return offset > limit && last <= upper;
 }
 
+bool l1_segment_allows(struct nvmx_vcpu *vcpu, uint32_t segment, uint64_t offset, uint32_t size, bool write)
+{
+    uint32_t rights = (uint32_t)vmcs_read(vcpu, (enum vmcs_field)(F_GUEST_ES_ACCESS_RIGHTS + segment));
+    uint32_t limit = (uint32_t)vmcs_read(vcpu, (enum vmcs_field)(F_GUEST_ES_LIMIT + segment));
+    return segment_allows(rights, limit, offset, size, write);
+}
+
 enum access_result l1_operand_decode(struct nvmx_vcpu *vcpu, uint32_t size, bool write,
                                      struct operand *operand)
 {
@@ -81,14 +86,32 @@ enum access_result l1_operand_decode(struct nvmx_vcpu *vcpu, uint32_t size, bool
             address_is_canonical(operand->linear_address + size - 1))
             return ACCESS_OK;
     } else {
-        uint32_t rights = (uint32_t)vmcs_read(vcpu, (enum vmcs_field)(F_GUEST_ES_ACCESS_RIGHTS + segment));
-        uint32_t limit = (uint32_t)vmcs_read(vcpu, (enum vmcs_field)(F_GUEST_ES_LIMIT + segment));
         operand->linear_address = (uint32_t)(vmcs_read(vcpu, base_field) + offset);
-        if (segment_allows(rights, limit, offset, size, write))
+        if (l1_segment_allows(vcpu, segment, offset, size, write))
             return ACCESS_OK;
     }
     nvmx_raise(vcpu, fault_vector, true, 0);
     return ACCESS_FAULT;
+}
+
+enum access_result l1_linear_translate(struct nvmx_vcpu *vcpu, uint64_t linear, uint32_t access,
+                                       l1pa_t *physical)
+{
+    uint32_t error_code;
+    if (l1_paging_walk(vcpu, linear, access, physical, &error_code))
+        return ACCESS_OK;
+    hw_write_cr2(vcpu->cpu, linear);
+    nvmx_raise(vcpu, VECTOR_PF, true, error_code);
+    return ACCESS_FAULT;
+}
+
+void l1_physical_access(struct nvmx_vcpu *vcpu, l1pa_t physical, void *buffer, uint32_t size, bool write)
+{
+    if (write)
+        port_l1_write(vcpu, physical, buffer, size);
+    else if (!port_l1_read(vcpu, physical, buffer, size))
+        for (uint32_t i = 0; i < size; i++)
+            ((uint8_t *)buffer)[i] = 0xff;
 }
 
 // One piece that does not cross a page.
@@ -96,19 +119,10 @@ static enum access_result linear_piece(struct nvmx_vcpu *vcpu, uint64_t linear, 
                                        bool write)
 {
     l1pa_t physical;
-    uint32_t error_code;
-    if (!l1_paging_walk(vcpu, linear, write, &physical, &error_code)) {
-        hw_write_cr2(vcpu->cpu, linear);
-        nvmx_raise(vcpu, VECTOR_PF, true, error_code);
+    if (l1_linear_translate(vcpu, linear, write ? PF_W : 0, &physical) != ACCESS_OK)
         return ACCESS_FAULT;
-    }
-    if (buffer == NULL)
-        return ACCESS_OK;
-    if (write)
-        port_l1_write(vcpu, physical, buffer, size); // into a hole: dropped
-    else if (!port_l1_read(vcpu, physical, buffer, size))
-        for (uint32_t i = 0; i < size; i++)
-            ((uint8_t *)buffer)[i] = 0xff; // out of a hole: all ones
+    if (buffer != NULL)
+        l1_physical_access(vcpu, physical, buffer, size, write);
     return ACCESS_OK;
 }
 

@@ -1,19 +1,16 @@
 // SPDX-License-Identifier: MIT
-// L1's own paging, walked for the operands of its VMX instructions: supervisor data accesses at CPL 0.
-// Manual: Paging (32-Bit Paging, PAE Paging, 4-Level Paging, Access Rights, Page-Fault Exceptions, Accessed
-// and Dirty Flags).
+// L1's own paging, walked for data accesses that L0 makes in L1's place: the operands of its VMX
+// instructions, at CPL 0, and of its INS and OUTS, at any CPL. Manual: Paging (32-Bit Paging, PAE Paging,
+// 4-Level Paging, Access Rights, Page-Fault Exceptions, Accessed and Dirty Flags, Protection Keys).
 #include "engine.h"
 
-#define PTE_P   (1ull << 0)
-#define PTE_W   (1ull << 1)
-#define PTE_U   (1ull << 2)
-#define PTE_A   (1ull << 5)
-#define PTE_D   (1ull << 6)
-#define PTE_PS  (1ull << 7)
-#define PTE_NX  (1ull << 63)
-#define PF_P    1u
-#define PF_W    2u
-#define PF_RSVD 8u
+#define PTE_P  (1ull << 0)
+#define PTE_W  (1ull << 1)
+#define PTE_U  (1ull << 2)
+#define PTE_A  (1ull << 5)
+#define PTE_D  (1ull << 6)
+#define PTE_PS (1ull << 7)
+#define PTE_NX (1ull << 63)
 
 #define ADDRESS_MASK 0x000ffffffffff000ull
 
@@ -84,17 +81,35 @@ static uint64_t entry_reserved(const struct paging *paging, unsigned level, uint
     return reserved;
 }
 
+// What forbids the access, as bits of the page fault's error code; 0: nothing does.
+static uint32_t rights_fault(struct nvmx_vcpu *vcpu, const struct paging *paging, uint32_t access,
+                             bool writable, bool user, unsigned key)
+{
+    bool by_user = (access & PF_U) != 0, write = (access & PF_W) != 0;
+    bool obeys_write = by_user || (paging->cr0 & CR0_WP) != 0;
+    bool smap = (paging->cr4 & CR4_SMAP) != 0 && (paging->rflags & RFLAGS_AC) == 0;
+    uint32_t fault = 0;
+    if ((write && !writable && obeys_write) || (by_user ? !user : user && smap))
+        fault = PF_P;
+    if (user && paging->levels == 4 && (paging->cr4 & CR4_PKE) != 0) { // of pages of user mode at every CPL
+        uint32_t rights = hw_read_pkru(vcpu->cpu) >> 2 * key;
+        if ((rights & PKRU_AD) != 0 || ((rights & PKRU_WD) != 0 && write && obeys_write))
+            fault |= PF_P | PF_PK;
+    }
+    return fault;
+}
+
 enum walk_result { WALK_OK, WALK_FAULT, WALK_AGAIN };
 
 static enum walk_result paging_walk_once(struct nvmx_vcpu *vcpu, const struct paging *paging, uint64_t linear,
-                                         bool write, l1pa_t *physical, uint32_t *error_code)
+                                         uint32_t access, l1pa_t *physical, uint32_t *error_code)
 {
     unsigned index_bits = paging->entry_size == 4 ? 10 : 9;
     bool writable = true, user = true;
     uint64_t table = paging->cr3 & (paging->levels == 3 ? 0xffffffe0 : ADDRESS_MASK);
     if (paging->levels == 2)
         table &= 0xffffffff;
-    *error_code = write ? PF_W : 0;
+    *error_code = access;
     for (unsigned level = paging->levels - 1;; level--) {
         unsigned shift = PAGE_SHIFT + level * index_bits;
         uint64_t index = (linear >> shift) & ((1u << index_bits) - 1);
@@ -123,12 +138,12 @@ static enum walk_result paging_walk_once(struct nvmx_vcpu *vcpu, const struct pa
             table = entry & (paging->entry_size == 4 ? 0xfffff000 : ADDRESS_MASK);
             continue;
         }
-        bool smap = (paging->cr4 & CR4_SMAP) != 0 && (paging->rflags & 1ull << 18) == 0; // AC lifts SMAP
-        if ((write && !writable && (paging->cr0 & CR0_WP) != 0) || (user && smap)) {
-            *error_code |= PF_P;
+        uint32_t fault = rights_fault(vcpu, paging, access, writable, user, entry >> 59 & 15);
+        if (fault != 0) {
+            *error_code |= fault;
             return WALK_FAULT;
         }
-        if (!entry_set(vcpu, paging, at, entry, PTE_A | (write ? PTE_D : 0)))
+        if (!entry_set(vcpu, paging, at, entry, PTE_A | ((access & PF_W) != 0 ? PTE_D : 0)))
             return WALK_AGAIN;
         uint64_t offset_mask = (1ull << shift) - 1;
         uint64_t frame = entry & ADDRESS_MASK & ~offset_mask;
@@ -142,7 +157,7 @@ static enum walk_result paging_walk_once(struct nvmx_vcpu *vcpu, const struct pa
     }
 }
 
-bool l1_paging_walk(struct nvmx_vcpu *vcpu, uint64_t linear, bool write, l1pa_t *physical,
+bool l1_paging_walk(struct nvmx_vcpu *vcpu, uint64_t linear, uint32_t access, l1pa_t *physical,
                     uint32_t *error_code)
 {
     struct paging paging = paging_of_l1(vcpu);
@@ -152,7 +167,7 @@ bool l1_paging_walk(struct nvmx_vcpu *vcpu, uint64_t linear, bool write, l1pa_t 
     }
     // Another processor of L1 may change an entry under our hands; it cannot do so forever at L0's cost.
     for (unsigned attempt = 0; attempt < 8; attempt++) {
-        enum walk_result result = paging_walk_once(vcpu, &paging, linear, write, physical, error_code);
+        enum walk_result result = paging_walk_once(vcpu, &paging, linear, access, physical, error_code);
         if (result != WALK_AGAIN)
             return result == WALK_OK;
     }

@@ -21,12 +21,7 @@
 #define QUALIFICATION_SIZE(q) (((uint32_t)(q)&7) + 1)
 #define QUALIFICATION_IN      (1u << 3)
 #define QUALIFICATION_STRING  (1u << 4)
-#define QUALIFICATION_REP     (1u << 5)
 #define QUALIFICATION_PORT(q) ((uint16_t)((q) >> 16))
-
-// VM-exit instruction information of INS and OUTS: bits 9:7 are the address size, 0 16-bit, 1 32-bit, 2
-// 64-bit.
-#define INFORMATION_ADDRESS_SIZE(i) ((i) >> 7 & 7)
 
 static l0pa_t bitmap_a, bitmap_b; // ports 0 to 7fff, 8000 to ffff: contiguous pages
 static struct acpi_sleep sleep;
@@ -201,34 +196,17 @@ static uint64_t merge(uint64_t old, uint64_t value, uint32_t size)
     }
 }
 
-// One element of INS or OUTS. Without REP, or with the last one, the instruction is done; otherwise it is
-// executed again for the next, as after an interrupt. false: an exception was raised in L1 instead.
-static bool handle_string(struct vcpu *vcpu, uint16_t port, uint32_t size, bool in, bool rep)
+// One element of INS or OUTS. L0's ports in L2's hands: nothing is transferred.
+static void handle_string(struct nvmx_vcpu *nvmx)
 {
-    struct nvmx_vcpu *nvmx = &vcpu->nvmx;
-    uint64_t *gpr = nvmx->regs.gpr;
-    uint32_t address_size = 2u << INFORMATION_ADDRESS_SIZE(nvmx->exit.instruction_info);
-    uint64_t linear = nvmx->exit.guest_linear_address;
-    uint32_t value = 0;
-    if (nvmx->in_l2) {
-        // L0's ports in L2's hands, with memory behind L1's paging for L2: nothing is transferred.
-    } else if (in) {
-        value = read_for_l1(port, size);
-        if (!nvmx_linear_write(nvmx, linear, &value, size))
-            return false;
-    } else {
-        if (!nvmx_linear_read(nvmx, linear, &value, size))
-            return false;
-        write_for_l1(port, size, value);
-    }
-
-    uint32_t index = in ? GPR_RDI : GPR_RSI;
-    uint64_t step = (nvmx_read(nvmx, F_GUEST_RFLAGS) & RFLAGS_DF) != 0 ? 0 - (uint64_t)size : size;
-    gpr[index] = merge(gpr[index], gpr[index] + step, address_size);
-    if (!rep)
-        return true;
-    gpr[GPR_RCX] = merge(gpr[GPR_RCX], gpr[GPR_RCX] - 1, address_size);
-    return merge(0, gpr[GPR_RCX], address_size) == 0;
+    struct nvmx_string string;
+    if (!nvmx_string_begin(nvmx, &string))
+        return;
+    if (string.has_memory && string.in)
+        nvmx_string_write(nvmx, &string, read_for_l1(string.port, string.size));
+    else if (string.has_memory)
+        write_for_l1(string.port, string.size, nvmx_string_read(nvmx, &string));
+    nvmx_string_end(nvmx, &string);
 }
 
 void io_handle_exit(struct vcpu *vcpu)
@@ -239,9 +217,10 @@ void io_handle_exit(struct vcpu *vcpu)
     bool in = (qualification & QUALIFICATION_IN) != 0;
     uint64_t *rax = &vcpu->nvmx.regs.gpr[GPR_RAX];
     if ((qualification & QUALIFICATION_STRING) != 0) {
-        if (!handle_string(vcpu, port, size, in, (qualification & QUALIFICATION_REP) != 0))
-            return;
-    } else if (in) {
+        handle_string(&vcpu->nvmx);
+        return;
+    }
+    if (in) {
         *rax = merge(*rax, read_for_l1(port, size), size);
     } else {
         write_for_l1(port, size, (uint32_t)*rax);

@@ -4,6 +4,11 @@
 #include "model.h"
 #include <string.h>
 
+void cpu_set_pkru(struct hw_cpu *cpu, uint32_t value)
+{
+    cpu->r.pkru = value;
+}
+
 void cpu_cpuid(struct hw_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t result[4])
 {
     // Numbers that can be recognised; the few bits that VMX software looks at are real.

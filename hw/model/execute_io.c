@@ -42,19 +42,63 @@ static bool tss_permits(struct hw_cpu *cpu, unsigned port, unsigned size)
     return false;
 }
 
+// An element goes through ES or DS, at the address size of the code segment.
+static struct memory_operand element_of(const struct hw_cpu *cpu, bool in)
+{
+    return (struct memory_operand){.base = in ? GPR_RDI : GPR_RSI,
+                                   .index = NO_REGISTER,
+                                   .segment = in ? SEGMENT_ES : SEGMENT_DS,
+                                   .address_size = cpu_in_64bit_code(cpu) ? 64 : 32};
+}
+
 static void string_exit(struct hw_cpu *cpu, const struct op *op, uint64_t qualification, bool in)
 {
+    struct memory_operand m = element_of(cpu, in);
+    bool wide = cpu_in_64bit_code(cpu);
+    uint64_t linear = cpu->r.gpr[m.base] + (wide ? 0 : cpu->r.segment[m.segment].base);
     struct exit_information x = {
         .reason = 30,
         .qualification = qualification | 1 << 4 | (uint64_t)op->flag << 5,
         .has_length = true,
         .length = op_length(op),
         .has_linear = true,
-        .linear = op->b + (in ? 0 : cpu->r.segment[SEGMENT_DS].base),
+        .linear = wide ? linear : linear & 0xffffffff,
         .has_info = true,
-        .info = (cpu_in_64bit_code(cpu) ? 2u : 1u) << 7 | (in ? 0u : (uint32_t)SEGMENT_DS << 15),
+        .info = (wide ? 2u : 1u) << 7 | (in ? 0u : (uint32_t)SEGMENT_DS << 15),
     };
     vm_exit(cpu, &x);
+}
+
+// The address of the element, with what segments, alignment and INS's write say of it. false: an exception.
+static bool element_address(struct hw_cpu *cpu, bool in, unsigned size, uint64_t *linear)
+{
+    struct op op = {.in_memory = true, .memory = element_of(cpu, in)};
+    const struct segment *s = &cpu->r.segment[op.memory.segment];
+    bool read_only = !(s->access_rights & 2) || (s->access_rights & 8);
+    if (!cpu_in_64bit_code(cpu) &&
+        ((in && read_only) || (uint32_t)cpu->r.gpr[op.memory.base] + (uint64_t)size - 1 > s->limit)) {
+        raise_exception_with_code(cpu, VECTOR_GP, 0);
+        return false;
+    }
+    if (!operand_address(cpu, &op, linear))
+        return false;
+    if (*linear % size && cpu_cpl(cpu) == 3 && (cpu->r.cr0 & CR0_AM) && (cpu->r.rflags & RFLAGS_AC)) {
+        raise_exception_with_code(cpu, VECTOR_AC, 0);
+        return false;
+    }
+    return true;
+}
+
+// false: REP has elements left, and the instruction is executed again.
+static bool element_done(struct hw_cpu *cpu, const struct op *op, bool in, unsigned size)
+{
+    uint64_t mask = cpu_in_64bit_code(cpu) ? ~0ull : 0xffffffff, *gpr = cpu->r.gpr;
+    uint64_t *index = &gpr[in ? GPR_RDI : GPR_RSI];
+    *index = (*index + (cpu->r.rflags & RFLAGS_DF ? 0 - (uint64_t)size : size)) & mask;
+    if (!op->flag)
+        return true;
+    gpr[GPR_RCX] = (gpr[GPR_RCX] - 1) & mask;
+    return !gpr[GPR_RCX];
 }
 
 void execute_io(struct hw_cpu *cpu, const struct op *op)
@@ -67,7 +111,7 @@ void execute_io(struct hw_cpu *cpu, const struct op *op)
     r->gpr[GPR_RDX] = port;
     if (op->kind == OP_OUT)
         r->gpr[GPR_RAX] = op->b;
-    if (string)
+    if (string && op->b) // or where the registers point, which REP moves on
         r->gpr[in ? GPR_RDI : GPR_RSI] = op->b;
     bool by_bitmap = (r->cr0 & CR0_PE) && ((r->rflags & RFLAGS_VM) || cpu_cpl(cpu) > (r->rflags >> 12 & 3));
     if (by_bitmap && !tss_permits(cpu, port, size))
@@ -81,7 +125,14 @@ void execute_io(struct hw_cpu *cpu, const struct op *op)
         return;
     }
     uint64_t value = op->kind == OP_OUT ? op->b : 0;
-    if (op->kind == OP_OUTS && !guest_read(cpu, op->b, &value, size, false))
+    uint64_t linear = 0;
+    if (string && op->flag && !(r->gpr[GPR_RCX] & (cpu_in_64bit_code(cpu) ? ~0ull : 0xffffffff))) {
+        instruction_retire(cpu, op);
+        return;
+    }
+    if (string && !element_address(cpu, in, size, &linear))
+        return;
+    if (op->kind == OP_OUTS && !guest_read(cpu, linear, &value, size, false))
         return;
     for (unsigned i = 0; i < size; i++) {
         uint8_t *at = &ports[(port + i) & 0xffff];
@@ -90,7 +141,9 @@ void execute_io(struct hw_cpu *cpu, const struct op *op)
         else
             *at = (uint8_t)(value >> (8 * i));
     }
-    if (op->kind == OP_INS && !guest_write(cpu, op->b, &value, size, false))
+    if (op->kind == OP_INS && !guest_write(cpu, linear, &value, size, false))
+        return;
+    if (string && !element_done(cpu, op, in, size))
         return;
     if (op->kind == OP_IN) {
         uint64_t mask = size == 4 ? ~0ull : (1ull << (8 * size)) - 1; // a 32-bit result clears bits 63:32

@@ -161,3 +161,11 @@ void hw_write_cr2(struct hw_cpu *cpu, uint64_t linear_address)
 {
     cpu->r.cr2 = linear_address;
 }
+
+uint32_t hw_read_pkru(struct hw_cpu *cpu)
+{
+    if (!(cpu->r.cr4 & CR4_PKE) &&
+        !(capability_msr(cpu->machine->processor, MSR_IA32_VMX_CR4_FIXED1) & CR4_PKE))
+        rule_broken(cpu, "L0 reads PKRU of a processor without protection keys");
+    return cpu->r.pkru;
+}

@@ -106,6 +106,7 @@ unsigned cpu_nmis_in_root_left(const struct hw_cpu *cpu); // so many have not co
 void cpu_init_signal(struct hw_cpu *cpu);
 void cpu_startup_ipi(struct hw_cpu *cpu, uint8_t vector);
 
+void cpu_set_pkru(struct hw_cpu *cpu, uint32_t value); // as WRPKRU by whoever runs
 void cpu_cpuid(struct hw_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t result[4]);
 
 // --- counts

@@ -33,6 +33,7 @@ struct registers {
     uint64_t pdpte[4]; // of PAE paging
     uint64_t efer, pat, debugctl, perf_global_ctrl;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+    uint32_t pkru;
 };
 
 // --- fields.c: which fields exist, how wide they are

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The VMX instructions. Manual: chapter VMX Instruction Reference.
+#include <nvmx/controls.h>
 #include <nvmx/port.h>
 #include <nvmx/vmcs.h>
 
@@ -91,4 +92,14 @@ void hw_write_cr2(struct hw_cpu *cpu, uint64_t linear_address)
 {
     (void)cpu;
     x86_write_cr2(linear_address);
+}
+
+uint32_t hw_read_pkru(struct hw_cpu *cpu)
+{
+    uint64_t cr4 = x86_read_cr4();
+    (void)cpu;
+    x86_write_cr4(cr4 | CR4_PKE);
+    uint32_t value = x86_rdpkru();
+    x86_write_cr4(cr4);
+    return value;
 }

@@ -102,6 +102,13 @@ static inline void x86_write_cr4(uint64_t value)
     __asm__ volatile("mov %0, %%cr4" : : "r"(value) : "memory");
 }
 
+static inline uint32_t x86_rdpkru(void) // needs CR4.PKE
+{
+    uint32_t value, high;
+    __asm__ volatile("rdpkru" : "=a"(value), "=d"(high) : "c"(0));
+    return value;
+}
+
 // The operand of LGDT and LIDT.
 struct x86_table_register {
     uint16_t limit;

@@ -163,6 +163,9 @@
 #define RFLAGS_NT    (1ull << 14)
 #define RFLAGS_RF    (1ull << 16)
 #define RFLAGS_VM    (1ull << 17)
+#define RFLAGS_AC    (1ull << 18)
+#define PKRU_AD      1u // of each key: two bits
+#define PKRU_WD      2u
 #define EFER_SCE     (1ull << 0)
 #define EFER_LME     (1ull << 8)
 #define EFER_LMA     (1ull << 10)

@@ -46,4 +46,7 @@ bool hw_wrmsr(struct hw_cpu *cpu, uint32_t msr, uint64_t value);
 // is written when L0 itself finds that an access of L1's faults.
 void hw_write_cr2(struct hw_cpu *cpu, uint64_t linear_address);
 
+// PKRU is the guest's likewise. Only on a processor that has protection keys (the guest's CR4.PKE is 1).
+uint32_t hw_read_pkru(struct hw_cpu *cpu);
+
 #endif

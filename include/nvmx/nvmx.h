@@ -341,10 +341,25 @@ bool nvmx_step_begin(struct nvmx_vcpu *vcpu);
 // processor's to say, and a later processor has more to say.
 void nvmx_contain_exit(struct nvmx_vcpu *vcpu);
 
-// Memory of L1 at a linear address, as a data access of L1 at its CPL 0 (only while in_l2 is false). false:
-// L1 gets a page fault instead.
-bool nvmx_linear_read(struct nvmx_vcpu *vcpu, uint64_t linear, void *to, uint32_t size);
-bool nvmx_linear_write(struct nvmx_vcpu *vcpu, uint64_t linear, const void *from, uint32_t size);
+// INS and OUTS of whoever runs, when vcpu->exit is their exit (string_io.c). nvmx_string_begin finds the
+// memory of the next element and checks it as the instruction's own access: CPL, segment, alignment, paging.
+// false: there is nothing to transfer, since an exception was raised or REP has nothing left (and the
+// instruction is done with). Otherwise the element can be transferred without a fault, and nvmx_string_end
+// counts it; without REP, or with the last one, the instruction is done, or else it is executed again for the
+// next. In L2 there is no memory to transfer anything with (`has_memory` false): reads give zeros, and writes
+// are dropped.
+struct nvmx_string {
+    bool in, rep, has_memory;
+    uint16_t port;
+    uint32_t size; // 1, 2, 4
+    uint32_t size_in_first_page;
+    uint64_t address_mask;
+    l1pa_t at[2]; // the second: where the rest is
+};
+bool nvmx_string_begin(struct nvmx_vcpu *vcpu, struct nvmx_string *string);
+uint32_t nvmx_string_read(struct nvmx_vcpu *vcpu, const struct nvmx_string *string);
+void nvmx_string_write(struct nvmx_vcpu *vcpu, const struct nvmx_string *string, uint32_t value);
+void nvmx_string_end(struct nvmx_vcpu *vcpu, const struct nvmx_string *string);
 
 // An NMI that arrived in L0: delivered to L1 (or L2, or as an exit from L2 to L1) at the next possible entry.
 // Of several, as many as a processor would: one is in service, and one more is held until its IRET. May be

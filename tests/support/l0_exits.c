@@ -51,24 +51,25 @@ static void handle_msr(struct nvmx_vcpu *vcpu, bool write)
     nvmx_skip_instruction(vcpu);
 }
 
-// INS and OUTS of L1, between a port of L0's and L1's memory; the model knows one element of them.
+// INS and OUTS between a port of L0's and L1's memory; in L2 nothing is transferred.
 static void handle_string_io(struct nvmx_vcpu *vcpu)
 {
-    uint64_t qualification = vcpu->exit.qualification, linear = vcpu->exit.guest_linear_address;
-    uint8_t element[4], *port = world->machine->port;
-    unsigned first = qualification >> 16 & 0xffff, size = (qualification & 7) + 1;
-    if (qualification & 8) {
-        for (unsigned i = 0; i < size; i++)
-            element[i] = port[(first + i) & 0xffff];
-        if (!nvmx_linear_write(vcpu, linear, element, size))
-            return; // L1 has a page fault instead
-    } else {
-        if (!nvmx_linear_read(vcpu, linear, element, size))
-            return;
-        for (unsigned i = 0; i < size; i++)
-            port[(first + i) & 0xffff] = element[i];
-    }
-    nvmx_skip_instruction(vcpu);
+    struct nvmx_string string;
+    if (!nvmx_string_begin(vcpu, &string))
+        return; // L1 has an exception instead, or nothing is left
+    uint8_t *port = world->machine->port;
+    uint32_t value = 0;
+    if (string.in)
+        for (unsigned i = 0; i < string.size; i++)
+            value |= (uint32_t)port[(string.port + i) & 0xffff] << 8 * i;
+    else
+        value = nvmx_string_read(vcpu, &string);
+    if (string.in)
+        nvmx_string_write(vcpu, &string, value);
+    else if (string.has_memory)
+        for (unsigned i = 0; i < string.size; i++)
+            port[(string.port + i) & 0xffff] = (uint8_t)(value >> 8 * i);
+    nvmx_string_end(vcpu, &string);
 }
 
 // L0's port, or one that the engine wants L0 to access for L2.
@@ -76,7 +77,7 @@ static void handle_io(struct nvmx_vcpu *vcpu)
 {
     uint64_t qualification = vcpu->exit.qualification, *rax = &vcpu->regs.gpr[GPR_RAX];
     unsigned port = qualification >> 16 & 0xffff, size = (qualification & 7) + 1;
-    if ((qualification & 16) && !vcpu->in_l2) {
+    if (qualification & 16) {
         handle_string_io(vcpu);
         return;
     }
