@@ -78,6 +78,10 @@ static void take_line(void *context, const char *line)
     if (take_failed_rule(log, own))
         return;
     say_detail("L0: %s", own);
+    if (strstr(own, ": DETECTOR ")) {
+        keep_text(log->detector, own);
+        log->detector_count++;
+    }
     if ((text = text_after(own, "panic: ")))
         keep_text(log->panic, text);
     else if ((text = text_after(own, "refuse: ")))

@@ -28,7 +28,9 @@ struct l0log {
     unsigned long long tsc;                                                   // 0: not said
     struct l0log_exit exits[L0LOG_EXITS_MAX];
     size_t exit_count;
-    unsigned failed_rule_count; // rules that L1's failed VM entries broke
+    unsigned failed_rule_count;    // rules that L1's failed VM entries broke
+    unsigned detector_count;       // lines of L0's detector: the processor refused what L0 had let pass
+    char detector[L0LOG_TEXT_MAX]; // the first of them
 };
 
 // Takes in what has arrived; says each new stage.

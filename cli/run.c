@@ -173,6 +173,22 @@ static unsigned long long mebibytes(int fd)
     return fstat(fd, &status) ? 0 : ((unsigned long long)status.st_size + (1 << 20) - 1) >> 20;
 }
 
+// For our tests (tests/boot/common.sh): defects of Plastron's are noted in this file, whatever a test itself
+// looks at.
+static void note_defects(const struct session *session, const char *sentence, int status)
+{
+    const char *path = getenv("PLASTRON_DEFECTS");
+    const struct l0log *log = &session->log;
+    FILE *out = path && (status == STATUS_PANIC || log->detector_count) ? fopen(path, "ae") : NULL;
+    if (!out)
+        return;
+    if (status == STATUS_PANIC)
+        fprintf(out, "%s\n", sentence);
+    if (log->detector_count)
+        fprintf(out, "%u lines of the DETECTOR, the first: %s\n", log->detector_count, log->detector);
+    fclose(out);
+}
+
 static int run_session(struct run_options *options, const struct machine_kind *kind, int cd, FILE *log)
 {
     char why[WHY_MAX];
@@ -191,6 +207,7 @@ static int run_session(struct run_options *options, const struct machine_kind *k
     char sentence[WHY_MAX];
     int status = verdict_find(&session, sentence, sizeof(sentence));
     summary_say(&session, sentence, status);
+    note_defects(&session, sentence, status);
     return status;
 }
 
