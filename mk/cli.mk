@@ -36,7 +36,7 @@ test-cli: $(BUILD)/plastron $(BUILD)/plastron.elf $(BUILD)/tests/cli/puppet.elf 
 
 # What reads texts that anybody may have written, under the sanitizers: tests/texts/garbled.c.
 TEXTS_TEST := $(BUILD)/tests/texts/run
-TEXTS_TEST_OBJECTS := $(patsubst %,$(BUILD)/tests/texts/%.o,bits caps_input caps_models causes judge judge_json \
+TEXTS_TEST_OBJECTS := $(patsubst %,$(BUILD)/tests/texts/%.o,bits caps_facts caps_input caps_models causes judge judge_json \
 	judge_text names rules say source vmcs_dump vmcs_own vmcs_text garbled) $(CLI_ENGINE:%.c=$(BUILD)/cli/%.o)
 TEXTS_CFLAGS := -std=c11 -D_GNU_SOURCE -Iinclude -iquote engine -iquote cli -O1 -g -fno-omit-frame-pointer \
 	-fsanitize=address,undefined -fno-sanitize-recover=all $(WARNINGS) -Werror
