@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # Small bare-metal L1s of ours, each with its L2s: build/guests/NAME.elf, a Multiboot 1 kernel.
 
-GUESTS := first bench explain checks abort
+GUESTS := first bench explain checks abort hostile
 GUEST_CC ?= $(CC)
 GUEST_CFLAGS := -std=gnu11 -O2 -g0 -m64 -ffreestanding -fno-builtin -fno-pic -fno-stack-protector -fcf-protection=none \
 	-fno-asynchronous-unwind-tables -fno-strict-aliasing -mno-red-zone -mgeneral-regs-only \

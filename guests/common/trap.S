@@ -20,6 +20,7 @@ trap_entries:
     vector = vector + 1
     .endr
 
+    .global trap_common
 trap_common:
     push %rax
     push %rbx

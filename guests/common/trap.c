@@ -32,10 +32,11 @@ const void *trap_idt(void)
 void trap_panic(const char *text)
 {
     struct cpu *cpu = cpu_self();
+    const struct cpu_trap trap = cpu->trap; // an NMI may come while it is printed
     console_flush(cpu);
     console_print(cpu, "PANIC on processor %u: %s\n", cpu->index, text);
     console_print(cpu, "last trap: vector %u, error code %lx, rip %lx, cr2 %lx, rflags %lx\n",
-                  cpu->trap.vector, cpu->trap.error_code, cpu->trap.rip, cpu->trap.cr2, cpu->trap.rflags);
+                  trap.vector, trap.error_code, trap.rip, trap.cr2, trap.rflags);
     console_flush(cpu);
     machine_stop();
 }
