@@ -35,8 +35,8 @@ void trap_panic(const char *text)
     const struct cpu_trap trap = cpu->trap; // an NMI may come while it is printed
     console_flush(cpu);
     console_print(cpu, "PANIC on processor %u: %s\n", cpu->index, text);
-    console_print(cpu, "last trap: vector %u, error code %lx, rip %lx, cr2 %lx, rflags %lx\n",
-                  trap.vector, trap.error_code, trap.rip, trap.cr2, trap.rflags);
+    console_print(cpu, "last trap: vector %u, error code %lx, rip %lx, cr2 %lx, rflags %lx\n", trap.vector,
+                  trap.error_code, trap.rip, trap.cr2, trap.rflags);
     console_flush(cpu);
     machine_stop();
 }
