@@ -11,7 +11,7 @@ void user_leave(void)
     x86_wrmsr(MSR_GS_BASE, cpu_physical(cpu));
 }
 
-void user_run(void (*function)(void *), void *argument)
+void user_run_with(void (*function)(void *), void *argument, uint64_t rflags)
 {
     struct cpu *cpu = cpu_self();
     uint64_t stack = cpu_physical(cpu->user_stack + sizeof(cpu->user_stack)) - 8;
@@ -20,10 +20,15 @@ void user_run(void (*function)(void *), void *argument)
     x86_wrmsr(MSR_GS_BASE, cpu_physical(cpu));
     __asm__ volatile("push %0; push %1; push %2; push %3; push %4; iretq"
                      :
-                     : "i"(SELECTOR_USERDATA), "r"(stack), "i"(RFLAGS_FIXED), "i"(SELECTOR_USER64),
-                       "r"(function), "D"(argument)
+                     : "i"(SELECTOR_USERDATA), "r"(stack), "r"(rflags), "i"(SELECTOR_USER64), "r"(function),
+                       "D"(argument)
                      : "memory");
     __builtin_unreachable();
+}
+
+void user_run(void (*function)(void *), void *argument)
+{
+    user_run_with(function, argument, RFLAGS_FIXED);
 }
 
 // Instructions with each kind of operand, and INT3 behind each in case it raises no exception. The way in is

@@ -8,6 +8,9 @@
 
 // function(argument) at CPL 3, on a stack of the processor's. Does not return.
 void user_run(void (*function)(void *), void *argument);
+// ... with these RFLAGS
+#define RFLAGS_IOPL_3 0x3000u
+void user_run_with(void (*function)(void *), void *argument, uint64_t rflags);
 
 // VMX instruction number `index` in 32-bit code at CPL 0. Does not return.
 #define COMPATIBILITY_COUNT 6u
