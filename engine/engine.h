@@ -357,6 +357,8 @@ void overlooked_before_entry(struct nvmx_vcpu *vcpu);
 void overlooked_after_exit(struct nvmx_vcpu *vcpu); // when it changed something
 void overlooked_undo(struct nvmx_vcpu *vcpu);
 
+// VTPR's bits 7:4, of L1's virtual-APIC page; false: there is no memory.
+bool vtpr_class_read(struct nvmx_vcpu *vcpu, uint8_t *class);
 bool tpr_race_lost(struct nvmx_vcpu *vcpu);    // VMfail 7 because VTPR has changed: try again
 void tpr_race_restore(struct nvmx_vcpu *vcpu); // behind an exit
 bool posted_process(struct nvmx_vcpu *vcpu);   // false: L1's other processors were always faster; call again

@@ -86,14 +86,12 @@ static bool nmi_is_blocked(const struct nvmx_vcpu *vcpu)
 // VM Exits Induced by the TPR Threshold: behind a VM entry.
 static bool tpr_is_below_threshold(struct nvmx_vcpu *vcpu)
 {
-    uint32_t vtpr;
+    uint8_t class;
     if ((vmcs12_primary(vcpu) & PRIMARY_USE_TPR_SHADOW) == 0 ||
         (vmcs12_secondary(vcpu) & SECONDARY_VIRTUALIZE_APIC_ACCESSES) == 0 ||
         (vmcs12_secondary(vcpu) & SECONDARY_VIRTUAL_INTERRUPT_DELIVERY) != 0)
         return false;
-    l1pa_t at = l1pa(vmcs12_get(vcpu, F_VIRTUAL_APIC_ADDRESS) + 0x80);
-    return port_l1_read(vcpu, at, &vtpr, sizeof vtpr) &&
-           (vtpr >> 4 & 0xf) < vmcs12_get(vcpu, F_TPR_THRESHOLD);
+    return vtpr_class_read(vcpu, &class) && class < vmcs12_get(vcpu, F_TPR_THRESHOLD);
 }
 
 // What comes right behind the entry to L2, before an NMI: the timer that has run out, the TPR threshold, and

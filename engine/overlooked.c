@@ -8,8 +8,6 @@
 // Exiting and Virtual-Interrupt Delivery; External-Interrupt Exiting (Other Causes of VM Exits).
 #include "engine.h"
 
-#define VIRTUAL_APIC_TPR 0x80u
-
 static uint8_t priority_class(uint64_t vector)
 {
     return (uint8_t)(vector >> 4 & 15);
@@ -20,12 +18,11 @@ static bool virtual_interrupt_is_due(struct nvmx_vcpu *vcpu)
 {
     if ((vmcs12_secondary(vcpu) & SECONDARY_VIRTUAL_INTERRUPT_DELIVERY) == 0)
         return false;
-    uint32_t vtpr;
-    l1pa_t at = l1pa(vmcs12_get(vcpu, F_VIRTUAL_APIC_ADDRESS) + VIRTUAL_APIC_TPR);
-    if (!port_l1_read(vcpu, at, &vtpr, sizeof vtpr))
+    uint8_t tpr;
+    if (!vtpr_class_read(vcpu, &tpr))
         return false;
     uint64_t status = vmcs_read(vcpu, F_GUEST_INTERRUPT_STATUS);
-    uint8_t rvi = priority_class(status), svi = priority_class(status >> 8), tpr = priority_class(vtpr);
+    uint8_t rvi = priority_class(status), svi = priority_class(status >> 8);
     return rvi > svi && rvi > tpr;
 }
 

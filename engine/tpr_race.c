@@ -9,6 +9,16 @@
 
 #define VIRTUAL_APIC_TPR 0x80u
 
+bool vtpr_class_read(struct nvmx_vcpu *vcpu, uint8_t *class)
+{
+    uint32_t vtpr;
+    l1pa_t at = l1pa(vmcs12_get(vcpu, F_VIRTUAL_APIC_ADDRESS) + VIRTUAL_APIC_TPR);
+    if (!port_l1_read(vcpu, at, &vtpr, sizeof vtpr))
+        return false;
+    *class = (uint8_t)(vtpr >> 4 & 0xf);
+    return true;
+}
+
 static bool rule_applies(const struct nvmx_vcpu *vcpu)
 {
     return (vmcs12_primary(vcpu) & PRIMARY_USE_TPR_SHADOW) != 0 &&
@@ -16,22 +26,16 @@ static bool rule_applies(const struct nvmx_vcpu *vcpu)
             (SECONDARY_VIRTUALIZE_APIC_ACCESSES | SECONDARY_VIRTUAL_INTERRUPT_DELIVERY)) == 0;
 }
 
-static uint64_t vtpr_class_now(struct nvmx_vcpu *vcpu)
-{
-    uint32_t vtpr;
-    l1pa_t at = l1pa(vmcs12_get(vcpu, F_VIRTUAL_APIC_ADDRESS) + VIRTUAL_APIC_TPR);
-    return port_l1_read(vcpu, at, &vtpr, sizeof vtpr) ? vtpr >> 4 & 0xf : 0;
-}
-
 bool tpr_race_lost(struct nvmx_vcpu *vcpu)
 {
-    uint64_t threshold = vcpu->vmcs02.written[F_TPR_THRESHOLD], class = 0;
+    uint64_t threshold = vcpu->vmcs02.written[F_TPR_THRESHOLD];
+    uint8_t class = 0;
     if (!vcpu->in_l2 || !rule_applies(vcpu) || (threshold & 0xf) == 0)
         return false; // 0 is what VTPR always permits
     if (!vcpu->tpr_lowered) {
         vcpu->tpr_lowered = true;
         vcpu->tpr_threshold = threshold;
-        class = vtpr_class_now(vcpu);
+        vtpr_class_read(vcpu, &class); // without memory: 0
     }
     vmcs_write_if_changed(vcpu, &vcpu->vmcs02, F_TPR_THRESHOLD, class < threshold ? class : 0);
     return true;

@@ -190,7 +190,8 @@ static void adjust_xsave(uint32_t subleaf, struct nvmx_cpuid *result)
     }
 }
 
-static void adjust(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, struct nvmx_cpuid *result)
+static void adjust(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, const struct x86_cpuid *processor,
+                   struct nvmx_cpuid *result)
 {
     nvmx_cpuid_adjust(&vcpu->nvmx, leaf, subleaf, result);
     switch (leaf) {
@@ -204,7 +205,7 @@ static void adjust(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, struct nv
         break;
     case LEAF_MORE_FEATURES:
         if (subleaf == 0)
-            result->eax = lower(x86_cpuid(leaf, 0).eax, SUBLEAVES_MAX - 1);
+            result->eax = lower(processor->eax, SUBLEAVES_MAX - 1);
         break;
     case LEAF_XSAVE:
         adjust_xsave(subleaf, result);
@@ -233,7 +234,7 @@ static struct nvmx_cpuid processor_leaf(struct vcpu *vcpu, uint32_t leaf, uint32
     struct x86_cpuid processor = x86_cpuid(leaf, subleaf);
     struct nvmx_cpuid result = {processor.eax & mask[EAX], processor.ebx & mask[EBX],
                                 processor.ecx & mask[ECX], processor.edx & mask[EDX]};
-    adjust(vcpu, leaf, subleaf, &result);
+    adjust(vcpu, leaf, subleaf, &processor, &result);
     return result;
 }
 

@@ -106,14 +106,9 @@ static bool write_debugctl(struct vcpu *vcpu, uint64_t value)
 
 bool msr_emulate_read(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
 {
-    switch (nvmx_rdmsr(&vcpu->nvmx, msr, value)) {
-    case NVMX_MSR_OK:
-        return true;
-    case NVMX_MSR_GP:
-        return false;
-    case NVMX_MSR_NOT_MINE:
-        break;
-    }
+    enum nvmx_msr_result result = nvmx_rdmsr(&vcpu->nvmx, msr, value);
+    if (result != NVMX_MSR_NOT_MINE)
+        return result == NVMX_MSR_OK;
     switch (msr) {
     case MSR_IA32_APIC_BASE:
         *value = vcpu->apic_base;
@@ -138,14 +133,9 @@ bool msr_emulate_read(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
 
 bool msr_emulate_write(struct vcpu *vcpu, uint32_t msr, uint64_t value)
 {
-    switch (nvmx_wrmsr(&vcpu->nvmx, msr, value)) {
-    case NVMX_MSR_OK:
-        return true;
-    case NVMX_MSR_GP:
-        return false;
-    case NVMX_MSR_NOT_MINE:
-        break;
-    }
+    enum nvmx_msr_result result = nvmx_wrmsr(&vcpu->nvmx, msr, value);
+    if (result != NVMX_MSR_NOT_MINE)
+        return result == NVMX_MSR_OK;
     switch (msr) {
     case MSR_IA32_APIC_BASE:
         return write_apic_base(vcpu, value);

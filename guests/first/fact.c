@@ -2,6 +2,7 @@
 #include "console.h"
 #include "first.h"
 #include "trap.h"
+#include "x86.h"
 
 static void fact_end(struct cpu *cpu, bool right)
 {
@@ -147,4 +148,19 @@ bool fact_offered(struct cpu *cpu, const char *what, uint32_t controls_field, ui
         return true;
     console_print(cpu, "  not offered: %s\n", what);
     return false;
+}
+
+void set_cr0(void *value)
+{
+    x86_write_cr0((uint64_t)(uintptr_t)value);
+}
+
+void set_cr4(void *value)
+{
+    x86_write_cr4((uint64_t)(uintptr_t)value);
+}
+
+void *bits(uint64_t value)
+{
+    return (void *)(uintptr_t)value;
 }

@@ -29,6 +29,10 @@ void fact_trap(struct cpu *cpu, const char *name, void (*function)(void *), void
                uint64_t error_code);
 // ... which must raise none.
 void fact_no_trap(struct cpu *cpu, const char *name, void (*function)(void *), void *argument);
+// For both: MOV to CR0 and CR4, and a value as their argument.
+void set_cr0(void *value);
+void set_cr4(void *value);
+void *bits(uint64_t value);
 
 // Enters L2, which must come back with this exit reason. False if it does not: the test cannot go on.
 bool fact_exit(struct cpu *cpu, struct l2 *l2, const char *name, uint32_t reason);

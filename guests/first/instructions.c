@@ -136,21 +136,6 @@ void test_outside_vmx_operation(struct cpu *cpu)
     fact_true(cpu, "VMXON succeeds", l2_vmx_on(cpu));
 }
 
-static void set_cr0(void *value)
-{
-    x86_write_cr0((uint64_t)(uintptr_t)value);
-}
-
-static void set_cr4(void *value)
-{
-    x86_write_cr4((uint64_t)(uintptr_t)value);
-}
-
-static void *bits(uint64_t value)
-{
-    return (void *)(uintptr_t)value;
-}
-
 void test_vmxon(struct cpu *cpu)
 {
     uint64_t region = l2_vmxon_region(cpu), bad = region + 0x10;

@@ -13,21 +13,6 @@
 #define PTE_WRITE            2ull
 #define PTE_USER             4ull
 
-static void set_cr0(void *value)
-{
-    x86_write_cr0((uint64_t)(uintptr_t)value);
-}
-
-static void set_cr4(void *value)
-{
-    x86_write_cr4((uint64_t)(uintptr_t)value);
-}
-
-static void *bits(uint64_t value)
-{
-    return (void *)(uintptr_t)value;
-}
-
 // Each with CR0.NE or CR4.VMXE as it is and changed with it: those are what a hypervisor cannot leave to L1.
 void test_own_control_registers(struct cpu *cpu)
 {

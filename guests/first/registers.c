@@ -17,16 +17,6 @@ static void fact_cr_exit(struct cpu *cpu, struct l2 *l2, const char *name, uint6
     l2_skip();
 }
 
-static void set_cr0(void *value)
-{
-    x86_write_cr0((uint64_t)(uintptr_t)value);
-}
-
-static void set_cr4(void *value)
-{
-    x86_write_cr4((uint64_t)(uintptr_t)value);
-}
-
 // 0, or 0x100 + vector.
 static uint64_t l2_outcome(void (*function)(void *), uint64_t value)
 {

@@ -32,6 +32,13 @@ static void l2_fetches_from_a_hole(void)
     assert_true(l1_gpr(GPR_RBX) == ONES);
 }
 
+static void expect_ones(void)
+{
+    assert_true(l1_gpr(GPR_RBX) == ONES);
+    assert_true(l1_gpr(GPR_RSI) == ONES);
+    assert_true(l1_gpr(GPR_RDI) == ONES);
+}
+
 static void l2_writes_to_a_hole(void)
 {
     L2_PROGRAM(l2, WRITE(IN_HOLE, 0x4141), READ(GPR_RBX, IN_HOLE), WRITE(IN_HOLE + 8, 0x4242),
@@ -40,9 +47,7 @@ static void l2_writes_to_a_hole(void)
     map_holes(&l2);
     l1_vmlaunch();
     expect_exit(EXIT_VMCALL);
-    assert_true(l1_gpr(GPR_RBX) == ONES);
-    assert_true(l1_gpr(GPR_RSI) == ONES);
-    assert_true(l1_gpr(GPR_RDI) == ONES);
+    expect_ones();
 }
 
 // ... with the page in ept02 for reading first, and over the end of it into another hole.
@@ -54,9 +59,7 @@ static void a_write_over_two_pages(void)
     map_holes(&l2);
     l1_vmlaunch();
     expect_exit(EXIT_VMCALL);
-    assert_true(l1_gpr(GPR_RBX) == ONES);
-    assert_true(l1_gpr(GPR_RSI) == ONES);
-    assert_true(l1_gpr(GPR_RDI) == ONES);
+    expect_ones();
 }
 
 // What hardware writes for one L2 where L1 has no memory, and what an L2 writes, no other one reads.
