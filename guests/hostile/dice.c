@@ -32,8 +32,10 @@ uint64_t dice_bits(void)
         return 1ull << dice_below(64);
     case 3:
         return ~0ull << dice_below(64);
-    case 4:
-        return 1ull << dice_below(64) | 1ull << dice_below(64);
+    case 4: {
+        uint64_t bit = 1ull << dice_below(64);
+        return bit | 1ull << dice_below(64);
+    }
     default:
         return dice_below(16);
     }

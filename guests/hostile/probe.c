@@ -24,7 +24,7 @@
 
 extern const uint8_t probe_vectors[], probe_exited[];
 void probe_enter(struct probe_cpu *own);
-uint32_t probe_take(struct probe_cpu *own, const uint64_t *frame);
+uint32_t probe_take(struct probe_cpu *mine, const uint64_t *frame);
 
 // All that is written while code runs that may do anything, in 2 MiB of its own.
 static struct {
